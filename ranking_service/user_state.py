@@ -1,0 +1,77 @@
+"""What the recommendation reads about one user: item ids and words, never vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from service_runtime.attributes import AttributeScalar
+
+
+@dataclass(frozen=True, slots=True)
+class Interaction:
+    """One event of a user on an item, or a search, as the recommendation sees it.
+
+    Attributes:
+        item_id: The item; empty for a search.
+        event_type: The zhiyin.ranking.v1.EventType number.
+        strength: Signed strength after the event-type table (positive: for the item, negative: against it, 0: neutral).
+        time: Unix seconds.
+        text: The query of a search; empty for other events.
+        session_id: The caller's session, or empty.
+    """
+
+    item_id: str
+    event_type: int
+    strength: float
+    time: float
+    text: str = ""
+    session_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class UserState:
+    """One user at one version. Immutable: a new event makes a new state.
+
+    Attributes:
+        known: False for somebody nobody ever spoke of.
+        recent: The latest interactions, oldest first, bounded (settings: max_recent_interactions).
+        seen: Every item id that the seen policy counts as done with (bought, finished, rated, disliked, hidden), over the whole history.
+        hidden: The subset of ids the user never wants to see again (HIDE, DISLIKE): dropped even when seen items may return.
+        version: Counts writes and events of the user.
+    """
+
+    user_id: str
+    known: bool = False
+    profile: str = ""
+    attributes: Mapping[str, AttributeScalar] = field(default_factory=dict)
+    follows: tuple[str, ...] = ()
+    recent: tuple[Interaction, ...] = ()
+    seen: frozenset[str] = frozenset()
+    hidden: frozenset[str] = frozenset()
+    version: int = 0
+
+
+class UserReader(Protocol):
+    """Reads users; implemented by the user store with its cache."""
+
+    async def read(self, catalog: str, user_id: str, consistency_token: str = "") -> UserState:
+        """The user's state, at least as new as the token says. Unknown users give `known=False`."""
+        ...
+
+
+class Statistics(Protocol):
+    """What all users together did in a catalogue: folds of the event log. Methods are fast (< 1 ms) and thread-safe."""
+
+    def popular(self, catalog: str, now: float, limit: int) -> list[tuple[str, float]]:
+        """Item ids by time-decayed popularity at `now` (Unix seconds), best first."""
+        ...
+
+    def transitions(self, catalog: str, weighted_items: Mapping[str, float], limit: int) -> list[tuple[str, float]]:
+        """Items that followed the given ones, best first; `weighted_items` are query weights by item id."""
+        ...
+
+    def event_sequence(self, catalog: str) -> int:
+        """Sequence number of the last event folded in."""
+        ...
