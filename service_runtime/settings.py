@@ -1,0 +1,143 @@
+"""Settings that every server has, and the one place where they are read: flags, then environment, then file.
+
+Read once, in a service's `__main__`, through `load_settings`; nothing deeper down looks at the environment.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, Self, TypeVar
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    CliSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    YamlConfigSettingsSource,
+)
+
+
+class ServerSettings(BaseSettings):
+    """How a service listens, protects itself and stops."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on. Anything but loopback needs TLS or --insecure.")
+    port: int = Field(0, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    metrics_port: int = Field(0, ge=0, le=65535, description="Port of the Prometheus endpoint; 0 switches it off.")
+    insecure: bool = Field(
+        False, description="Listen in plaintext on any address: for a mesh whose sidecar does TLS, or a closed network."
+    )
+    tls_cert_file: Path | None = Field(None, description="PEM certificate chain of this server.")
+    tls_key_file: Path | None = Field(None, description="PEM private key of this server.")
+    tls_client_ca_file: Path | None = Field(
+        None, description="PEM certificates of those who sign client certificates; set: clients must have one (mTLS)."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe level logged.")
+    log_format: Literal["json", "console"] = Field("json", description="json for machines, console for people.")
+    default_deadline_s: float = Field(5.0, gt=0, le=600, description="Deadline, in seconds, of a call without one.")
+    max_message_bytes: int = Field(16 << 20, ge=1 << 16, le=256 << 20, description="Bytes of one request message.")
+    max_concurrent_rpcs: int = Field(
+        1024, ge=1, le=100_000, description="Calls served at once; more are refused with RESOURCE_EXHAUSTED."
+    )
+    max_connection_age_s: float = Field(
+        1800.0, gt=0, description="Seconds after which a connection is closed gracefully, so that clients spread anew."
+    )
+    drain_delay_s: float = Field(
+        2.0, ge=0, le=300, description="Seconds between NOT_SERVING and refusing calls, for load balancers to notice."
+    )
+    grace_s: float = Field(20.0, ge=0, le=600, description="Seconds that running calls get to finish at a stop.")
+
+    @model_validator(mode="after")
+    def _security_is_consistent(self) -> Self:
+        faults = []
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            faults.append("tls_cert_file and tls_key_file go together: set both or none")
+        if self.tls_client_ca_file is not None and self.tls_cert_file is None:
+            faults.append("tls_client_ca_file needs tls_cert_file and tls_key_file")
+        for name in ("tls_cert_file", "tls_key_file", "tls_client_ca_file"):
+            path = getattr(self, name)
+            if path is not None and not path.is_file():
+                faults.append(f"{name}: no file at {path}")
+        if not is_loopback(self.host) and self.tls_cert_file is None and not self.insecure:
+            faults.append(
+                f"host {self.host} is not loopback: give tls_cert_file and tls_key_file, or --insecure when something "
+                "else (a mesh sidecar) encrypts"
+            )
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags and arguments first, then the environment, then the file."""
+        return init_settings, env_settings, YamlConfigSettingsSource(settings_cls)
+
+
+S = TypeVar("S", bound=ServerSettings)
+
+
+def service_settings_config(service: str) -> SettingsConfigDict:
+    """The model_config of a service's settings: variables `ZHIYIN_<SERVICE>_<FIELD>`, unknown keys refused."""
+    return SettingsConfigDict(env_prefix=f"ZHIYIN_{service}_", extra="forbid", cli_kebab_case=True)
+
+
+def load_settings(cls: type[S], argv: Sequence[str]) -> S:
+    """Reads the settings of a service; ends the process with code 2 and every fault when they are wrong.
+
+    Args:
+        cls: The settings class of the service.
+        argv: Flags, such as `["--port", "50051", "--config", "encoder.yaml"]`.
+    """
+    rest, config = _take_config_flag(list(argv))
+    if config is not None and not config.is_file():
+        print(f"--config: no file at {config}", file=sys.stderr)
+        raise SystemExit(2)
+    fields = {
+        "model_config": SettingsConfigDict(**{**cls.model_config, "yaml_file": config}),
+        "__module__": cls.__module__,
+    }
+    configured = type(cls.__name__, (cls,), fields)
+    configured.__doc__ = cls.__doc__
+    cli: CliSettingsSource[S] = CliSettingsSource(
+        configured,
+        cli_prog_name=f"python -m {cls.__module__.split(chr(46))[0]}",
+        cli_parse_args=rest,
+        cli_implicit_flags=True,
+        cli_kebab_case=True,
+        cli_exit_on_error=True,
+    )
+    try:
+        settings: S = configured(_cli_settings_source=cli)
+        return settings
+    except ValidationError as error:
+        for fault in error.errors():
+            name = ".".join(str(part) for part in fault["loc"])
+            print(f"setting {name or '(together)'}: {fault['msg']}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach `host`."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _take_config_flag(argv: list[str]) -> tuple[list[str], Path | None]:
+    for i, word in enumerate(argv):
+        if word == "--config" and i + 1 < len(argv):
+            return argv[:i] + argv[i + 2 :], Path(argv[i + 1])
+        if word.startswith("--config="):
+            return argv[:i] + argv[i + 1 :], Path(word.split("=", 1)[1])
+    return argv, None

@@ -1,0 +1,194 @@
+"""Around every call: its context, deadline, metrics, and the only conversion from an exception to a gRPC status."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyProto
+from google.protobuf.message import Message
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from service_runtime.errors import (
+    AlreadyExists,
+    DeadlineTooShort,
+    InvalidRequest,
+    NotFound,
+    NotReady,
+    Overloaded,
+    ZhiyinError,
+)
+from service_runtime.grpc_types import RpcMethodHandler, ServicerContext
+from service_runtime.request_context import Deadline, RequestContext, enter
+from service_runtime.telemetry import RPC_HANDLED, RPC_IN_FLIGHT, RPC_SECONDS, get_logger
+
+_log = get_logger(__name__)
+ERROR_DOMAIN = "zhiyin"
+_UNGUARDED = ("/grpc.",)  # health, reflection and channelz answer while the service is not ready
+
+
+class StatusInterceptor(grpc.aio.ServerInterceptor):
+    """Serves each call inside its context and turns what it raises into a status with details.
+
+    Args:
+        default_deadline_s: Given to calls that have none.
+        refusal: Says why no call can be served now (starting, draining), or None.
+    """
+
+    def __init__(self, default_deadline_s: float, refusal: Callable[[], str | None]) -> None:
+        self._default_deadline_s = default_deadline_s
+        self._refusal = refusal
+        self.in_flight = 0
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[RpcMethodHandler | None]],
+        details: grpc.HandlerCallDetails,
+    ) -> RpcMethodHandler | None:
+        """Wraps the handler of the called method."""
+        handler = await continuation(details)
+        method = details.method
+        if handler is None or method.startswith(_UNGUARDED):
+            return handler
+        request_id = next((v for k, v in details.invocation_metadata or () if k == "x-request-id"), "")
+        request_id = str(request_id)[:128] or uuid.uuid4().hex
+        make = {
+            (False, False): grpc.unary_unary_rpc_method_handler,
+            (False, True): grpc.unary_stream_rpc_method_handler,
+            (True, False): grpc.stream_unary_rpc_method_handler,
+            (True, True): grpc.stream_stream_rpc_method_handler,
+        }[bool(handler.request_streaming), bool(handler.response_streaming)]
+        behaviour = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+        wrap = self._wrap_streaming if handler.response_streaming else self._wrap_unary
+        return make(
+            wrap(behaviour, method, request_id),
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+
+    def _wrap_unary(self, behaviour: Any, method: str, request_id: str) -> Any:
+        async def call(request: Any, context: ServicerContext) -> Any:
+            with _Measured(self, method) as measured:
+                try:
+                    deadline = self._enter(method, request_id, context)
+                    async with asyncio.timeout(max(deadline.remaining(), 0)):
+                        response = await behaviour(request, context)
+                    measured.code = grpc.StatusCode.OK
+                    return response
+                except Exception as error:
+                    await _abort(context, error, measured)
+
+        return call
+
+    def _wrap_streaming(self, behaviour: Any, method: str, request_id: str) -> Any:
+        async def call(request: Any, context: ServicerContext) -> AsyncIterator[Any]:
+            with _Measured(self, method) as measured:
+                try:
+                    self._enter(method, request_id, context, streaming=True)
+                    async for response in behaviour(request, context):
+                        yield response
+                    measured.code = grpc.StatusCode.OK
+                except Exception as error:
+                    await _abort(context, error, measured)
+
+        return call
+
+    def _enter(self, method: str, request_id: str, context: ServicerContext, streaming: bool = False) -> Deadline:
+        refusal = self._refusal()
+        if refusal is not None:
+            raise NotReady(refusal)
+        remaining = context.time_remaining()
+        # A stream without a deadline may run for hours; each of its batches gets the default where it waits.
+        default = 86_400.0 if streaming else self._default_deadline_s
+        deadline = Deadline.after(default if remaining is None else min(float(remaining), 86_400.0))
+        enter(RequestContext(request_id, deadline, method))
+        return deadline
+
+
+class _Measured:
+    """Counts one call in and out."""
+
+    def __init__(self, interceptor: StatusInterceptor, method: str) -> None:
+        self._interceptor, self._method = interceptor, method
+        self.code = grpc.StatusCode.CANCELLED  # what it stays when the caller goes away
+
+    def __enter__(self) -> _Measured:
+        self._started = time.monotonic()
+        self._interceptor.in_flight += 1
+        RPC_IN_FLIGHT.labels(self._method).inc()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._interceptor.in_flight -= 1
+        RPC_IN_FLIGHT.labels(self._method).dec()
+        RPC_SECONDS.labels(self._method).observe(time.monotonic() - self._started)
+        RPC_HANDLED.labels(self._method, self.code.name).inc()
+
+
+async def _abort(context: ServicerContext, error: Exception, measured: _Measured) -> None:
+    """Ends the call with the status of `error`. Always raises."""
+    if isinstance(error, grpc.aio.AbortError):
+        measured.code = grpc.StatusCode.UNKNOWN
+        raise error
+    if isinstance(error, TimeoutError):
+        error = DeadlineTooShort("the deadline passed while the call was served")
+    if not isinstance(error, ZhiyinError):
+        _log.error("unexpected_error", error=type(error).__name__, exc_info=error)
+        measured.code = grpc.StatusCode.INTERNAL
+        await context.abort(
+            grpc.StatusCode.INTERNAL, "internal error; the log of the service tells more under this call's request id"
+        )
+    assert isinstance(error, ZhiyinError)
+    measured.code = error.code
+    trailers: list[tuple[str, str]] = []
+    if error.retry_after_s is not None:
+        pushback = str(max(1, int(error.retry_after_s * 1000)))
+        trailers.append(("grpc-retry-pushback-ms", pushback))
+    status = rpc_status.to_status(to_status_proto(error))
+    context.set_trailing_metadata((*status.trailing_metadata, *trailers))
+    await context.abort(status.code, status.details, (*status.trailing_metadata, *trailers))
+
+
+def to_status_proto(error: ZhiyinError) -> status_pb2.Status:
+    """The error as google.rpc.Status: ErrorInfo always, and what else helps the caller to recover."""
+    details: list[Message] = []
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN)
+    details.append(info)
+    if isinstance(error, InvalidRequest):
+        bad = error_details_pb2.BadRequest()
+        for violation in error.violations[:100]:  # trailers are bounded: 100 fit into 8 KiB of the common proxies
+            bad.field_violations.add(field=violation.field, description=violation.description)
+        details.append(_bounded(bad))
+    if isinstance(error, (NotFound, AlreadyExists)):
+        details.append(error_details_pb2.ResourceInfo(resource_type=error.kind, resource_name=error.name))
+    if isinstance(error, Overloaded):
+        quota = error_details_pb2.QuotaFailure()
+        quota.violations.add(subject=error.what, description=error.message)
+        details.append(quota)
+    if error.retry_after_s is not None:
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromNanoseconds(int(error.retry_after_s * 1e9))
+        details.append(retry)
+    packed = []
+    for detail in details:
+        holder = AnyProto()
+        holder.Pack(detail)
+        packed.append(holder)
+    code = code_pb2.Code.Value(error.code.name)
+    return status_pb2.Status(code=code, message=error.message[:1024], details=packed)
+
+
+def _bounded(bad: error_details_pb2.BadRequest, max_bytes: int = 6000) -> error_details_pb2.BadRequest:
+    """Drops the last violations until the trailer fits into what proxies let through; says how many are missing."""
+    dropped = 0
+    while bad.ByteSize() > max_bytes:
+        del bad.field_violations[-1]
+        dropped += 1
+    if dropped:
+        bad.field_violations.add(field="", description=f"and {dropped} more violations that did not fit")
+    return bad

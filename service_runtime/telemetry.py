@@ -1,0 +1,60 @@
+"""Logs and metrics. Neither ever holds the text of a user or an item, or a raw user id."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any, cast
+
+import structlog
+from prometheus_client import Counter, Gauge, Histogram
+
+from service_runtime import request_context
+
+RPC_HANDLED = Counter("zhiyin_rpc_handled_total", "Calls answered, by gRPC status code.", ["method", "code"])
+RPC_SECONDS = Histogram(
+    "zhiyin_rpc_duration_seconds",
+    "Time from the first message to the status of a call.",
+    ["method"],
+    buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30),
+)
+RPC_IN_FLIGHT = Gauge("zhiyin_rpc_in_flight", "Calls being served.", ["method"])
+SERVICE_READY = Gauge("zhiyin_service_ready", "1 while the service reports SERVING.", ["service"])
+
+
+def get_logger(name: str) -> structlog.stdlib.BoundLogger:
+    """A logger for a module: `log.info("event_name", key=value)`."""
+    return cast(structlog.stdlib.BoundLogger, structlog.get_logger(component=name))
+
+
+def configure_logging(service: str, level: str, log_format: str) -> None:
+    """Sets logging up for the process: one line an event on standard error, JSON or for people."""
+    renderer: Any = (
+        structlog.processors.JSONRenderer(ensure_ascii=False)
+        if log_format == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    structlog.configure(
+        processors=[
+            _add_request_id,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.StackInfoRenderer(),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.clear_contextvars()
+    logging.basicConfig(
+        level=logging.WARNING, stream=sys.stderr, format=f"%(levelname)s {service} %(name)s %(message)s"
+    )
+
+
+def _add_request_id(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    request_id = request_context.current().request_id
+    if request_id != "background":
+        event["request_id"] = request_id
+    return event

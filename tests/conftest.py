@@ -1,0 +1,43 @@
+"""Fixtures that several packages' tests share, and the rule that continuous integration skips nothing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+_skipped: list[str] = []
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.skipped:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        _skipped.append(f"{report.nodeid}: {reason}")
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if _skipped and os.environ.get("ZHIYIN_NO_SKIPS"):
+        print("\nZHIYIN_NO_SKIPS is set and these tests did not run:\n  " + "\n  ".join(_skipped))
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _folder(variable: str) -> Path:
+    value = os.environ.get(variable)
+    if not value:
+        pytest.skip(f"set {variable} to run the tests on real data and models")
+    path = Path(value)
+    assert path.is_dir(), f"{variable} names no folder: {path}"
+    return path
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """The folder of public data sets."""
+    return _folder("ZHIYIN_TEST_DATA")
+
+
+@pytest.fixture(scope="session")
+def test_models() -> Path:
+    """The folder of model checkpoints."""
+    return _folder("ZHIYIN_TEST_MODELS")
