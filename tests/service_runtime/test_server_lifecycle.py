@@ -1,0 +1,100 @@
+"""Health, readiness, reflection and drain, on real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from service_runtime.server import LIVENESS, RunningServer, running_server
+from service_runtime.settings import ServerSettings
+from tests.service_runtime.scripted_service import ScriptedService
+from zhiyin.encoder.v1 import encoder_service_pb2 as pb
+from zhiyin.encoder.v1 import encoder_service_pb2_grpc as pb_grpc
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+async def health_of(address: str, service: str) -> int:
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        return (await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=5)).status
+
+
+async def eventually(address: str, service: str, status: int) -> None:
+    for _ in range(200):
+        if await health_of(address, service) == status:
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError(f"{service!r} never became {status}")
+
+
+async def test_alive_at_once_and_ready_only_after_the_start() -> None:
+    service = ScriptedService(start_s=0.5)
+    running = RunningServer(service, ServerSettings(drain_delay_s=0))
+    await running.open()
+    starting = asyncio.create_task(running.start())
+    try:
+        assert await health_of(running.address, LIVENESS) == SERVING
+        assert await health_of(running.address, "") == NOT_SERVING
+        async with grpc.aio.insecure_channel(running.address, options=[("grpc.enable_retries", 0)]) as channel:
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await pb_grpc.EncoderServiceStub(channel).Embed(pb.EmbedRequest(texts=["x"]), timeout=5)
+        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+        await starting
+        assert await health_of(running.address, "") == SERVING
+        assert await health_of(running.address, service.full_name) == SERVING
+    finally:
+        await running.stop()
+    assert service.closed
+
+
+async def test_readiness_follows_the_services_own_state() -> None:
+    service = ScriptedService()
+    async with running_server(service, ServerSettings(drain_delay_s=0)) as address:
+        await eventually(address, "", SERVING)
+        service.not_ready = "the index is being rebuilt"
+        await eventually(address, "", NOT_SERVING)
+        assert await health_of(address, LIVENESS) == SERVING
+        service.not_ready = None
+        await eventually(address, "", SERVING)
+
+
+async def test_draining_finishes_running_calls_and_serves_those_that_come_while_balancers_notice() -> None:
+    entered = asyncio.Event()
+
+    async def slow(_: pb.EmbedRequest) -> pb.EmbedResponse:
+        entered.set()
+        await asyncio.sleep(0.6)
+        return pb.EmbedResponse(cached_count=7)
+
+    running = RunningServer(ScriptedService(slow), ServerSettings(drain_delay_s=0.3, grace_s=5))
+    await running.open()
+    await running.start()
+    async with grpc.aio.insecure_channel(running.address) as channel:
+        stub = pb_grpc.EncoderServiceStub(channel)
+        early = asyncio.ensure_future(stub.Embed(pb.EmbedRequest(texts=["x"]), timeout=5))
+        await entered.wait()
+        stopping = asyncio.create_task(running.stop())
+        await eventually(running.address, "", NOT_SERVING)
+        late = asyncio.ensure_future(stub.Embed(pb.EmbedRequest(texts=["y"]), timeout=5))
+        assert (await early).cached_count == 7
+        assert (await late).cached_count == 7
+        await stopping
+
+
+async def test_reflection_lists_the_service() -> None:
+    async with (
+        running_server(ScriptedService(), ServerSettings(drain_delay_s=0)) as address,
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        request = reflection_pb2.ServerReflectionRequest(list_services="")
+        async for answer in stub.ServerReflectionInfo(iter([request])):
+            names = {service.name for service in answer.list_services_response.service}
+            break
+    assert {"zhiyin.encoder.v1.EncoderService", "grpc.health.v1.Health"} <= names

@@ -1,0 +1,135 @@
+"""Settings: sources, faults all at once, plaintext refused off loopback; TLS and mTLS by files."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+from pathlib import Path
+
+import grpc
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from pydantic import Field
+
+from service_runtime.channels import open_channel
+from service_runtime.server import running_server
+from service_runtime.settings import ServerSettings, load_settings, service_settings_config
+from tests.service_runtime.scripted_service import ScriptedService
+from zhiyin.encoder.v1 import encoder_service_pb2 as pb
+from zhiyin.encoder.v1 import encoder_service_pb2_grpc as pb_grpc
+
+
+class SampleSettings(ServerSettings):
+    """Settings of a test."""
+
+    model_config = service_settings_config("SAMPLE")
+    model_dir: Path = Field(..., description="Folder.")
+
+
+def test_flags_win_over_environment_and_environment_over_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "sample.yaml"
+    file.write_text("host: 127.0.0.2\nport: 1\nmodel_dir: /from/file\n")
+    monkeypatch.setenv("ZHIYIN_SAMPLE_PORT", "2")
+    monkeypatch.setenv("ZHIYIN_SAMPLE_GRACE_S", "9")
+    settings = load_settings(SampleSettings, ["--config", str(file), "--grace-s", "7"])
+    assert (settings.host, settings.port, settings.grace_s) == ("127.0.0.2", 2, 7)
+    assert settings.model_dir == Path("/from/file")
+
+
+def test_all_faults_are_reported_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        load_settings(SampleSettings, ["--port", "99999", "--grace-s", "-1"])
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert all(name in told for name in ("port", "grace_s", "model_dir"))
+
+
+@pytest.mark.parametrize(
+    ("host", "extra", "allowed"),
+    [
+        ("127.0.0.1", [], True),
+        ("::1", [], True),
+        ("0.0.0.0", [], False),
+        ("0.0.0.0", ["--insecure"], True),
+    ],
+)
+def test_plaintext_is_refused_off_loopback(
+    host: str, extra: list[str], allowed: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["--host", host, "--model-dir", "x", *extra]
+    if allowed:
+        assert load_settings(SampleSettings, argv).host == host
+    else:
+        with pytest.raises(SystemExit):
+            load_settings(SampleSettings, argv)
+        assert "--insecure" in capsys.readouterr().err
+
+
+class Authority:
+    """Signs certificates for 127.0.0.1 into a folder."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder, self.name = folder, name
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.cert = self._sign(name, self.key, x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), ca=True)
+        self.file = folder / f"{name}.pem"
+        self.file.write_bytes(self.cert.public_bytes(serialization.Encoding.PEM))
+
+    def issue(self, name: str) -> tuple[Path, Path]:
+        key = ec.generate_private_key(ec.SECP256R1())
+        cert = self._sign(name, key, self.cert.subject, ca=False)
+        cert_file, key_file = self.folder / f"{name}.crt", self.folder / f"{name}.key"
+        cert_file.write_bytes(cert.public_bytes(serialization.Encoding.PEM))
+        key_file.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+        return cert_file, key_file
+
+    def _sign(self, name: str, key: ec.EllipticCurvePrivateKey, issuer: x509.Name, ca: bool) -> x509.Certificate:
+        now = datetime.datetime.now(datetime.UTC)
+        addresses = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")]
+        return (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+            .issuer_name(issuer)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(minutes=5))
+            .not_valid_after(now + datetime.timedelta(hours=1))
+            .add_extension(x509.SubjectAlternativeName(addresses), critical=False)
+            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+            .sign(self.key, hashes.SHA256())
+        )
+
+
+async def embed(channel: grpc.aio.Channel) -> int:
+    async with channel:
+        request = pb.EmbedRequest(texts=["a", "b"])
+        return (await pb_grpc.EncoderServiceStub(channel).Embed(request, timeout=3)).cached_count
+
+
+async def test_tls_and_mtls(tmp_path: Path) -> None:
+    ours, theirs = Authority(tmp_path, "ours"), Authority(tmp_path, "theirs")
+    cert, key = ours.issue("server")
+    client_cert, client_key = ours.issue("client")
+    wrong_cert, wrong_key = theirs.issue("intruder")
+    tls = ServerSettings(tls_cert_file=cert, tls_key_file=key, drain_delay_s=0)
+    async with running_server(ScriptedService(), tls) as address:
+        assert await embed(open_channel(address, tls_ca_file=ours.file)) == 2
+        with pytest.raises(grpc.aio.AioRpcError):
+            await embed(open_channel(address, tls_ca_file=theirs.file))
+        with pytest.raises(grpc.aio.AioRpcError):
+            await embed(open_channel(address))
+    mtls = tls.model_copy(update={"tls_client_ca_file": ours.file})
+    async with running_server(ScriptedService(), mtls) as address:
+        known = open_channel(address, tls_ca_file=ours.file, tls_cert_file=client_cert, tls_key_file=client_key)
+        assert await embed(known) == 2
+        with pytest.raises(grpc.aio.AioRpcError):
+            await embed(open_channel(address, tls_ca_file=ours.file))
+        with pytest.raises(grpc.aio.AioRpcError):
+            await embed(open_channel(address, tls_ca_file=ours.file, tls_cert_file=wrong_cert, tls_key_file=wrong_key))
