@@ -137,9 +137,6 @@ async def test_handlers_see_the_callers_deadline_and_request_id_and_pass_the_id_
 
     onward_to = running_server(ScriptedService(inner), settings())
     async with onward_to as inner_address, open_channel(inner_address) as onward:
-        running_server(ScriptedService(inner), settings()) as inner_address,
-        open_channel(inner_address) as onward,
-    ):
 
         async def outer(request: pb.EmbedRequest) -> pb.EmbedResponse:
             seen.append(request_context.current())
