@@ -1,0 +1,75 @@
+"""All statistics of one catalogue: the pairs, the folds on them, and the sequence they reflect."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+
+from ranking_service.event import Erasure, LogEntry
+from ranking_service.event_types import RULES, Repeat
+from ranking_service.pair_table import NOTHING, PairTable
+from ranking_service.popularity import Popularity
+from ranking_service.transitions import Transitions
+
+# Readers wait for at most so many entries of a large batch.
+_ENTRIES_PER_LOCK = 32
+_MAX_GIVEN_ITEMS = 64
+
+
+class CatalogStatistics:
+    """Applies the event log in sequence order and answers questions; safe to use from several threads."""
+
+    def __init__(self, popularity_half_life_s: float) -> None:
+        self._lock = threading.Lock()
+        self.pairs = PairTable()
+        self.popularity = Popularity(self.pairs, popularity_half_life_s)
+        self.transitions = Transitions(self.pairs)
+        self.sequence = 0
+
+    @property
+    def lock(self) -> threading.Lock:
+        """Held while the state is read or changed."""
+        return self._lock
+
+    def apply(self, entries: Sequence[LogEntry | Erasure], sequence: int) -> None:
+        """Folds entries in; afterwards the state reflects the log up to `sequence`.
+
+        The same function for live events, for a replay and for a recount.
+        """
+        for start in range(0, len(entries), _ENTRIES_PER_LOCK):
+            with self._lock:
+                for entry in entries[start : start + _ENTRIES_PER_LOCK]:
+                    if isinstance(entry, Erasure):
+                        self._erase(entry.user_key)
+                    else:
+                        self._fold(entry)
+        self.sequence = sequence
+
+    def popular(self, now: float, limit: int) -> list[tuple[str, float]]:
+        """See `Statistics.popular`."""
+        with self._lock:
+            top = self.popularity.top(now, limit)
+            return [(self.pairs.item_ids[item], amount) for item, amount in top]
+
+    def following(self, weighted_items: Mapping[str, float], limit: int) -> list[tuple[str, float]]:
+        """See `Statistics.transitions`. Of more than 64 given items those with the largest weights count."""
+        heaviest = sorted(weighted_items.items(), key=lambda given: -given[1])[:_MAX_GIVEN_ITEMS]
+        with self._lock:
+            given = [(self.pairs.find_item(item_id), weight) for item_id, weight in heaviest]
+            best = self.transitions.following([pair for pair in given if pair[0] != NOTHING], limit)
+            return [(self.pairs.item_ids[item], score) for item, score in best]
+
+    def _fold(self, entry: LogEntry) -> None:
+        rule = RULES[entry.event_type]
+        strength = rule.strength(entry.value)
+        # A neutral opinion counts too: it replaces the one before.
+        if not entry.item_id or (strength == 0.0 and rule.repeat is not Repeat.REPLACES):
+            return
+        slot = self.pairs.slot(self.pairs.item_number(entry.item_id), entry.user_key)
+        self.popularity.add(slot, entry, strength)
+        if strength > 0.0:
+            self.transitions.add(slot, entry)
+
+    def _erase(self, user_key: int) -> None:
+        self.transitions.remove_user(user_key)
+        self.popularity.refresh_items(self.pairs.remove_user(user_key))

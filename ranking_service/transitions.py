@@ -1,0 +1,164 @@
+"""What users do next: a sequential item-to-item kNN that every event updates.
+
+    score(j) = sum over given items i of weight(i) * row(i, j) / (n(i) + 5)^.5
+    row(i, j) = sum over users with both: gap^-.5 when j came after i, .3 * gap^-.5 when before
+
+A user's sequence holds each item once, at its latest positive event, by (time, sequence); gap is the distance in it, at
+most 49; n(i) counts the users of i. Measured on amazon-beauty, steam and movielens this beats published sequence
+models that see ids alone (docs/decisions).
+
+No matrix is kept: 100k events of MovieLens make millions of pairs, and pruning them would make the numbers depend on
+history. Instead each user's sequence is a linked list over slots, an event relinks one slot, and a query walks 49
+steps both ways from the latest users of each given item, all of them at once in numpy. So the sequences are the only
+state, erasing a user is unlinking, and a recount gives the same numbers. The walk is bounded: see `following`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ranking_service.event import LogEntry
+from ranking_service.pair_table import NOTHING, PairTable
+
+WINDOW = 50
+BACKWARD = 0.3
+SHRINKAGE = 5.0
+_GAP_WEIGHTS = np.arange(1, WINDOW, dtype=np.float64) ** -0.5
+_FEWEST_WALKS = 8
+
+
+class Transitions:
+    """Transitions of one catalogue, kept on its pairs.
+
+    Args:
+        pairs: The catalogue's pairs.
+        max_users_per_item: Latest users of a given item that are walked from; their mean stands for all.
+        max_walks: Bound of the users walked from in one query, shared out by the weights of the given items.
+    """
+
+    def __init__(self, pairs: PairTable, max_users_per_item: int = 256, max_walks: int = 768) -> None:
+        self._pairs = pairs
+        self._max_users_per_item = max_users_per_item
+        self._max_walks = max_walks
+        self._time = pairs.column(np.float64, 0.0)
+        self._sequence = pairs.column(np.int64, -1)  # -1: no positive event, not in the list
+        self._before = pairs.column(np.int32, NOTHING)
+        self._after = pairs.column(np.int32, NOTHING)
+        self._last: dict[int, int] = {}
+
+    def add(self, slot: int, entry: LogEntry) -> None:
+        """Takes one event of positive strength into account; `slot` is that of its user and item."""
+        moment = (entry.time, entry.sequence)
+        if self._sequence.data[slot] >= 0:
+            if moment <= self._moment(slot):
+                return
+            self._unlink(slot, entry.user_key)
+        self._time.data[slot], self._sequence.data[slot] = moment
+        self._link(slot, entry.user_key, moment)
+        self._pairs.move_to_end(int(self._pairs.item.data[slot]), entry.user_key)
+
+    def remove_user(self, user_key: int) -> None:
+        """Forgets the user's sequence; the slots are emptied with the table."""
+        self._last.pop(user_key, None)
+
+    def following(self, weighted_items: Sequence[tuple[int, float]], limit: int) -> list[tuple[int, float]]:
+        """Item numbers by the score above, best first, without the given ones.
+
+        Cost: at most `max_walks` users (8 an item at least) times 98 steps, whatever the catalogue holds.
+
+        Args:
+            weighted_items: Different item numbers with positive weights.
+            limit: Items wanted.
+        """
+        starts, weights = self._starts(weighted_items)
+        if not len(starts):
+            return []
+        scores = np.zeros(self._pairs.item_count)
+        for links, share in ((self._after.data, 1.0), (self._before.data, BACKWARD)):
+            # Walks that came to their end stay at NOTHING, whose score is thrown away.
+            reached = np.empty((WINDOW - 1, len(starts)), np.int32)
+            at = starts
+            for step in reached:
+                links.take(at, out=step)
+                at = step
+            amounts = np.outer(_GAP_WEIGHTS * share, weights)
+            items = self._pairs.item.data[reached]
+            scores += np.bincount(items.ravel(), weights=amounts.ravel(), minlength=len(scores))
+        scores[NOTHING] = 0.0
+        scores[[item for item, _ in weighted_items]] = 0.0
+        return _best_positive(scores, limit)
+
+    def rebuild(self) -> None:
+        """Links every sequence from the columns, after a snapshot filled them."""
+        self._last.clear()
+        for user_key, slots in self._pairs.by_user.items():
+            linked = sorted((self._moment(slot), slot) for slot in slots if self._sequence.data[slot] >= 0)
+            before = NOTHING
+            for _, slot in linked:
+                self._before.data[slot] = before
+                if before != NOTHING:
+                    self._after.data[before] = slot
+                before = slot
+            if before != NOTHING:
+                self._last[user_key] = before
+
+    def _starts(self, weighted_items: Sequence[tuple[int, float]]) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+        total = sum(weight for _, weight in weighted_items)
+        starts: list[NDArray[np.int32]] = []
+        weights: list[NDArray[np.float64]] = []
+        for item, weight in weighted_items:
+            if item == NOTHING or weight <= 0.0:
+                continue
+            users = self._pairs.by_item[item]
+            share = max(int(self._max_walks * weight / total), _FEWEST_WALKS)
+            wanted = min(share, self._max_users_per_item)
+            slots = np.fromiter(islice(reversed(users.values()), wanted), np.int32)
+            positive = slots[self._sequence.data[slots] >= 0]
+            if not len(positive):
+                continue
+            # The walked users stand for all users of the item.
+            users_of_item = len(users) * len(positive) / len(slots)
+            scale = weight * users_of_item / len(positive) / (users_of_item + SHRINKAGE) ** 0.5
+            starts.append(positive)
+            weights.append(np.full(len(positive), scale))
+        if not starts:
+            return np.empty(0, np.int32), np.empty(0)
+        return np.concatenate(starts), np.concatenate(weights)
+
+    def _moment(self, slot: int) -> tuple[float, int]:
+        return float(self._time.data[slot]), int(self._sequence.data[slot])
+
+    def _link(self, slot: int, user_key: int, moment: tuple[float, int]) -> None:
+        before, after = self._last.get(user_key, NOTHING), NOTHING
+        while before != NOTHING and self._moment(before) > moment:
+            before, after = int(self._before.data[before]), before
+        self._before.data[slot], self._after.data[slot] = before, after
+        if before != NOTHING:
+            self._after.data[before] = slot
+        if after != NOTHING:
+            self._before.data[after] = slot
+        else:
+            self._last[user_key] = slot
+
+    def _unlink(self, slot: int, user_key: int) -> None:
+        before, after = int(self._before.data[slot]), int(self._after.data[slot])
+        if before != NOTHING:
+            self._after.data[before] = after
+        if after != NOTHING:
+            self._before.data[after] = before
+        elif before != NOTHING:
+            self._last[user_key] = before
+        else:
+            del self._last[user_key]
+
+
+def _best_positive(scores: NDArray[np.float64], limit: int) -> list[tuple[int, float]]:
+    positive = np.flatnonzero(scores > 0.0)
+    if len(positive) > limit:
+        positive = np.sort(positive[np.argpartition(-scores[positive], limit - 1)[:limit]])
+    best = positive[np.argsort(-scores[positive], kind="stable")]
+    return [(int(item), float(scores[item])) for item in best]
