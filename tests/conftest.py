@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from benchmarks.stack import Stack, running_stack
 
 _skipped: list[str] = []
 
@@ -41,3 +44,17 @@ def test_data() -> Path:
 def test_models() -> Path:
     """The folder of model checkpoints."""
     return _folder("ZHIYIN_TEST_MODELS")
+
+
+@pytest.fixture(scope="session")
+def zhiyin_stack(minilm_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The three services as real processes, with all-MiniLM-L6-v2, on free loopback ports."""
+    with running_stack(tmp_path_factory.mktemp("stack"), str(minilm_model_dir)) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="session")
+def bilingual_stack(bilingual_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The three services with the Chinese-English checkpoint multilingual-e5-small."""
+    with running_stack(tmp_path_factory.mktemp("bilingual"), str(bilingual_model_dir)) as stack:
+        yield stack
