@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Protocol
+from wsgiref.simple_server import WSGIServer
 
 import grpc
 import prometheus_client
@@ -88,6 +90,7 @@ class RunningServer:
         self._started = False
         self._draining = False
         self._watch: asyncio.Task[None] | None = None
+        self._metrics: tuple[WSGIServer, threading.Thread] | None = None
         self._server = grpc.aio.server(
             interceptors=[self._interceptor],
             maximum_concurrent_rpcs=settings.max_concurrent_rpcs,
@@ -128,7 +131,7 @@ class RunningServer:
             raise SystemExit(f"{self._service.name}: cannot listen on {target}: {error}") from None
         await self._server.start()
         if self._settings.metrics_port:
-            prometheus_client.start_http_server(self._settings.metrics_port, addr=self._settings.host)
+            self._metrics = prometheus_client.start_http_server(self._settings.metrics_port, addr=self._settings.host)
         _log.info("listening", service=self._service.name, address=self.address, tls=credentials is not None)
 
     async def start(self) -> None:
@@ -150,6 +153,11 @@ class RunningServer:
             await asyncio.sleep(self._settings.drain_delay_s)
         await self._server.stop(self._settings.grace_s)
         await self._service.close()
+        if self._metrics is not None:
+            endpoint, thread = self._metrics
+            await asyncio.to_thread(endpoint.shutdown)
+            endpoint.server_close()
+            await asyncio.to_thread(thread.join)
         _log.info("stopped", service=self._service.name, in_flight=self._interceptor.in_flight)
 
     def _refusal(self) -> str | None:

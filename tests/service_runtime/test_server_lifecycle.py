@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import urllib.request
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from service_runtime.errors import InvalidRequest, Violation
 from service_runtime.server import LIVENESS, RunningServer, running_server
 from service_runtime.settings import ServerSettings
 from tests.service_runtime.scripted_service import ScriptedService
@@ -98,3 +100,35 @@ async def test_reflection_lists_the_service() -> None:
             names = {service.name for service in answer.list_services_response.service}
             break
     assert {"zhiyin.encoder.v1.EncoderService", "grpc.health.v1.Health"} <= names
+
+
+async def test_metrics_count_calls_by_code_and_hold_no_text(unused_tcp_port: int) -> None:
+    async def script(request: pb.EmbedRequest) -> pb.EmbedResponse:
+        if request.texts[0] == "refuse-this-secret":
+            raise InvalidRequest([Violation("texts[0]", "no")])
+        return pb.EmbedResponse()
+
+    settings = ServerSettings(drain_delay_s=0, metrics_port=unused_tcp_port)
+    async with (
+        running_server(ScriptedService(script), settings) as address,
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        stub = pb_grpc.EncoderServiceStub(channel)
+        before = await metrics(unused_tcp_port)
+        await stub.Embed(pb.EmbedRequest(texts=["a"]), timeout=5)
+        with pytest.raises(grpc.aio.AioRpcError):
+            await stub.Embed(pb.EmbedRequest(texts=["refuse-this-secret"]), timeout=5)
+        after = await metrics(unused_tcp_port)
+    for code in ("OK", "INVALID_ARGUMENT"):
+        line = f'zhiyin_rpc_handled_total{{code="{code}",method="/zhiyin.encoder.v1.EncoderService/Embed"}}'
+        assert after.get(line, 0) == before.get(line, 0) + 1
+    assert not any("secret" in line for line in after)
+
+
+async def metrics(port: int) -> dict[str, float]:
+    def read() -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+            return answer.read().decode()
+
+    lines = (await asyncio.to_thread(read)).splitlines()
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))}
