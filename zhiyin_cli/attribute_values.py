@@ -1,8 +1,9 @@
 """Typed attributes as they stand in import files.
 
-JSON says most types by itself: a string, a number, `true`, a list of strings. A moment has no JSON type, so it is written as
-`{"time": "2026-11-24T08:00:00Z"}`. A CSV cell says nothing about its type: a column is named `attributes.NAME` and the cell is read as what it
-looks like, or `attributes.NAME:TYPE` with TYPE one of string, number, bool, list, time, which is safer.
+JSON says most types by itself: a string, a number, `true`, a list of strings. A moment has no JSON type, so it is
+written as `{"time": "2026-11-24T08:00:00Z"}`. A CSV cell says nothing about its type: a column is named
+`attributes.NAME` and the cell is read as what it looks like, or `attributes.NAME:TYPE` with TYPE one of string,
+number, bool, list, time, which is safer.
 """
 
 from __future__ import annotations

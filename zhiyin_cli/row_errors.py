@@ -7,9 +7,9 @@ BadRow           one row cannot be used; it is written to the rejects file and t
 from __future__ import annotations
 
 
-class ImportFailed(Exception):  # noqa: N818 - named for what happened
+class ImportFailed(Exception):
     """The import stopped; the message says why and what to do."""
 
 
-class BadRow(Exception):  # noqa: N818 - named for what it is
+class BadRow(Exception):
     """One row cannot be used; the message names the field."""

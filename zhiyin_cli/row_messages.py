@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from zhiyin.common.v1 import item_pb2
@@ -18,11 +18,22 @@ from zhiyin_cli.row_errors import BadRow
 from zhiyin_cli.row_source import SourceRow
 
 _EVENT_PREFIX = "EVENT_TYPE_"
-EVENT_TYPES: dict[str, ranking_pb2.EventType] = {
+Message = item_pb2.Item | ranking_pb2.Event | ranking_pb2.User
+EVENT_TYPES: dict[str, ranking_pb2.EventType.ValueType] = {
     name.removeprefix(_EVENT_PREFIX).lower(): ranking_pb2.EventType.Value(name)
     for name in ranking_pb2.EventType.keys()  # noqa: SIM118 - an enum wrapper, not a dictionary
     if ranking_pb2.EventType.Value(name)
 }
+
+
+def message_of(row: SourceRow, build: Callable[[SourceRow], Message]) -> Message:
+    """Builds the message of a row that could be read. Raises BadRow with whatever is wrong with the row."""
+    if row.fault:
+        raise BadRow(row.fault)
+    try:
+        return build(row)
+    except UnicodeEncodeError as exc:
+        raise BadRow("a text holds half a character pair (a lone surrogate)") from exc
 
 
 def item_message(row: SourceRow) -> item_pb2.Item:
@@ -50,7 +61,11 @@ def item_message(row: SourceRow) -> item_pb2.Item:
 
 
 def event_message(row: SourceRow) -> ranking_pb2.Event:
-    """An event. One without an id is given one made from its content and place, so that importing the file again counts nothing twice."""
+    """An event.
+
+    One without an id is given one made from its content and place, so that importing the file again counts nothing
+    twice.
+    """
     fields = _Fields(row.fields)
     kind = fields.text("type").lower()
     if kind not in EVENT_TYPES:
@@ -73,9 +88,12 @@ def event_message(row: SourceRow) -> ranking_pb2.Event:
 
 
 def derived_event_id(row: SourceRow) -> str:
-    """A digest of the row and its line: equal rows on two lines of a file are two events, the same line read twice is one."""
+    """A digest of the row and its place (name of the file and line).
+
+    Equal rows on two lines of a file are two events, the same line read twice is one.
+    """
     content = json.dumps(row.fields, sort_keys=True, ensure_ascii=False, default=str)
-    return "import-" + hashlib.sha256(f"{row.file}:{row.line}:{content}".encode()).hexdigest()[:32]
+    return "import-" + hashlib.sha256(f"{row.file.partition('.')[0]}:{row.line}:{content}".encode()).hexdigest()[:32]
 
 
 def user_message(row: SourceRow) -> ranking_pb2.User:
@@ -106,7 +124,7 @@ class _Fields:
             return ""
         if not isinstance(value, str):
             raise BadRow(f"{name}: expected text, got {value!r}")
-        return _encodable(name, value)
+        return value
 
     def identifier(self, name: str, *, required: bool = True) -> str:
         value = self.take(name)
@@ -115,8 +133,10 @@ class _Fields:
         if value is None and not required:
             return ""
         if not isinstance(value, str) or (required and not value):
-            raise BadRow(f"{name}: missing" if value in (None, "") else f"{name}: expected text or a whole number, got {value!r}")
-        return _encodable(name, value)
+            raise BadRow(
+                f"{name}: missing" if value in (None, "") else f"{name}: expected text or a whole number, got {value!r}"
+            )
+        return value
 
     def words(self, name: str) -> list[str]:
         value = self.take(name)
@@ -124,7 +144,7 @@ class _Fields:
             return []
         if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
             raise BadRow(f"{name}: expected a list of texts, got {value!r}")
-        return [_encodable(name, word) for word in value]
+        return value
 
     def number(self, name: str) -> float | None:
         value = self.take(name)
@@ -150,16 +170,10 @@ class _Fields:
             return {}
         if not isinstance(value, Mapping):
             raise BadRow(f"attributes: expected an object, got {value!r}")
-        return {_encodable("attributes", name): attribute_value(f"attributes.{name}", each) for name, each in value.items()}
+        return {name: attribute_value(f"attributes.{name}", each) for name, each in value.items()}
 
     def finish(self) -> None:
         if unknown := sorted(self._left):
-            raise BadRow(f"unknown field {', '.join(unknown)}; what is not part of the format belongs under `attributes`")
-
-
-def _encodable(name: str, value: str) -> str:
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as exc:
-        raise BadRow(f"{name}: holds half a character pair (a lone surrogate)") from exc
-    return value
+            raise BadRow(
+                f"unknown field {', '.join(unknown)}; what is not part of the format belongs under `attributes`"
+            )

@@ -38,7 +38,7 @@ class SourceRow:
 
 
 class RowSource:
-    """The rows of a file, of all files of a folder in the order of their names, or of standard input (`-`, JSON Lines)."""
+    """The rows of a file, of all files of a folder by their names, or of standard input (`-`, JSON Lines)."""
 
     def __init__(self, path: str) -> None:
         self.is_stdin = path == "-"
@@ -112,7 +112,7 @@ def _unpacked(path: Path, raw: IO[bytes]) -> Iterable[bytes]:
             import zstandard
         except ImportError as exc:
             raise ImportFailed("reading .zst files needs the package zstandard: pip install zstandard") from exc
-        return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(raw))  # type: ignore[arg-type]
+        return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(raw))
     return raw
 
 
@@ -139,7 +139,8 @@ def _refuse_constant(name: str) -> object:
 
 
 def _csv_rows(stream: Iterable[bytes], file: str) -> Iterator[SourceRow]:
-    # Bytes that are no UTF-8 become lone surrogates, so that the broken row is found and the rows around it are still read.
+    # Bytes that are no UTF-8 become lone surrogates, so that the broken row is found and the rows around it are still
+    # read.
     csv.field_size_limit(_MAX_CELL_CHARACTERS)
     reader = csv.reader((data.decode("utf-8", "surrogateescape") for data in stream), strict=True)
     header: list[str] | None = None
@@ -200,9 +201,13 @@ def _parquet_rows(raw: IO[bytes], file: str) -> Iterator[SourceRow]:
 
 
 def _parquet_fields(columns: dict[str, Any]) -> dict[str, Any]:
-    fields = {name: value for name, value in columns.items() if value is not None and not name.startswith("attributes.")}
+    fields = {
+        name: value for name, value in columns.items() if value is not None and not name.startswith("attributes.")
+    }
     attributes = dict(fields.get("attributes") or {})
-    attributes |= {name.removeprefix("attributes."): value for name, value in columns.items() if name.startswith("attributes.")}
+    attributes |= {
+        name.removeprefix("attributes."): value for name, value in columns.items() if name.startswith("attributes.")
+    }
     if attributes:
         fields["attributes"] = {name: value for name, value in attributes.items() if value is not None}
     return fields

@@ -1,0 +1,1 @@
+"""Public data sets as import files, one file per data set."""

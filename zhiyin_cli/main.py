@@ -1,0 +1,51 @@
+"""The `zhiyin` command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from zhiyin_cli.connection import Tls
+from zhiyin_cli.datasets_commands import datasets_app
+from zhiyin_cli.import_commands import events_app, items_app, users_app
+from zhiyin_cli.model_commands import model_app
+from zhiyin_cli.recommend_commands import recommend, similar, stats
+from zhiyin_cli.up_command import up
+
+app = typer.Typer(
+    name="zhiyin",
+    help="Zhiyin (知音): a self-hosted, real-time recommender that other backends call over gRPC.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def connection(
+    ctx: typer.Context,
+    tls_ca_file: Annotated[
+        Path | None,
+        typer.Option(envvar="ZHIYIN_TLS_CA_FILE", help="PEM certificates of who signed the servers': use TLS."),
+    ] = None,
+    tls_cert_file: Annotated[
+        Path | None, typer.Option(envvar="ZHIYIN_TLS_CERT_FILE", help="PEM certificate of this client, for mTLS.")
+    ] = None,
+    tls_key_file: Annotated[
+        Path | None, typer.Option(envvar="ZHIYIN_TLS_KEY_FILE", help="PEM private key of this client, for mTLS.")
+    ] = None,
+) -> None:
+    """Zhiyin (知音): a self-hosted, real-time recommender that other backends call over gRPC."""
+    ctx.obj = Tls(tls_ca_file, tls_cert_file, tls_key_file)
+
+
+app.command()(up)
+app.command()(recommend)
+app.command()(similar)
+app.command()(stats)
+app.add_typer(items_app, name="items")
+app.add_typer(users_app, name="users")
+app.add_typer(events_app, name="events")
+app.add_typer(model_app, name="model")
+app.add_typer(datasets_app, name="datasets")
