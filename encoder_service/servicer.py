@@ -1,0 +1,130 @@
+"""The handlers of EncoderService: read the request, encode, answer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+
+from encoder_service.batch_queue import Lane
+from encoder_service.conversions import Limits, read_request, to_response
+from encoder_service.loading import LoadedModel
+from encoder_service.settings import EncoderSettings
+from encoder_service.text_encoder import TextEncoder
+from service_runtime import request_context
+from service_runtime.errors import NotImplementedYet, NotReady, SpaceMismatch, ZhiyinError, to_batch_error
+from service_runtime.grpc_types import ServicerContext
+from zhiyin.encoder.v1 import encoder_service_pb2 as pb
+from zhiyin.encoder.v1 import encoder_service_pb2_grpc
+
+
+class EncoderServicer(encoder_service_pb2_grpc.EncoderServiceServicer):
+    """Answers calls once `serve` has been called.
+
+    Args:
+        settings: Limits and read-ahead.
+    """
+
+    def __init__(self, settings: EncoderSettings) -> None:
+        self._settings = settings
+        self._serving: tuple[LoadedModel, TextEncoder, Limits] | None = None
+
+    def serve(self, model: LoadedModel, encoder: TextEncoder, limits: Limits) -> None:
+        """Gives the handlers what they need."""
+        self._serving = model, encoder, limits
+
+    async def Embed(self, request: pb.EmbedRequest, context: ServicerContext) -> pb.EmbedResponse:
+        """A few texts for somebody who waits."""
+        model, _, _ = self._ready()
+        expected = request.expected_space_fingerprint
+        if expected and expected != model.manifest.space_fingerprint:
+            raise SpaceMismatch(expected, model.manifest.space_fingerprint)
+        return await self._embed(request.texts, request.role, request.dtype, Lane.INTERACTIVE)
+
+    async def EmbedStream(
+        self, requests: AsyncIterator[pb.EmbedStreamRequest], context: ServicerContext
+    ) -> AsyncIterator[pb.EmbedStreamResponse]:
+        """Batch after batch: answers in the order of the requests, a few batches at once, reading on only with room."""
+        self._ready()
+        room = asyncio.Semaphore(self._settings.stream_read_ahead)
+        answers: asyncio.Queue[asyncio.Task[pb.EmbedStreamResponse] | None] = asyncio.Queue()
+        started: set[asyncio.Task[pb.EmbedStreamResponse]] = set()
+
+        async def read_on() -> None:
+            try:
+                await room.acquire()
+                async for request in requests:
+                    task = asyncio.create_task(self._answer_batch(request))
+                    started.add(task)
+                    answers.put_nowait(task)
+                    await room.acquire()
+            finally:
+                answers.put_nowait(None)
+
+        reader = asyncio.create_task(read_on())
+        try:
+            while (task := await answers.get()) is not None:
+                yield await task
+                started.discard(task)
+                room.release()
+            await reader
+        finally:
+            for running in (reader, *started):
+                running.cancel()
+            await asyncio.gather(reader, *started, return_exceptions=True)
+
+    async def Classify(self, request: pb.ClassifyRequest, context: ServicerContext) -> pb.ClassifyResponse:
+        """Not in this release."""
+        raise NotImplementedYet("Classify")
+
+    async def GetModelInfo(self, request: pb.GetModelInfoRequest, context: ServicerContext) -> pb.GetModelInfoResponse:
+        """Which model serves."""
+        model, _, _ = self._ready()
+        manifest = model.manifest
+        return pb.GetModelInfoResponse(
+            model_name=manifest.name,
+            space_fingerprint=manifest.space_fingerprint,
+            build_fingerprint=model.build_fingerprint,
+            dimensions=manifest.dimensions,
+            max_tokens=manifest.max_tokens,
+            pooling=manifest.pooling,
+            normalized=manifest.normalized,
+            prompts={str(role): prompt for role, prompt in manifest.prompts.items()},
+            precision=manifest.precision,
+            provider=model.backend.provider,
+        )
+
+    async def GetLimits(self, request: pb.GetLimitsRequest, context: ServicerContext) -> pb.GetLimitsResponse:
+        """What a request may hold."""
+        model, _, limits = self._ready()
+        response = pb.GetLimitsResponse(
+            max_texts_per_request=limits.max_texts,
+            max_text_bytes=limits.max_text_bytes,
+            max_queued_tokens=model.max_queued_tokens,
+            max_message_bytes=self._settings.max_message_bytes,
+        )
+        response.default_deadline.FromMilliseconds(int(self._settings.default_deadline_s * 1000))
+        return response
+
+    def _ready(self) -> tuple[LoadedModel, TextEncoder, Limits]:
+        if self._serving is None:
+            raise NotReady("the encoder service is starting")
+        return self._serving
+
+    async def _answer_batch(self, request: pb.EmbedStreamRequest) -> pb.EmbedStreamResponse:
+        response = pb.EmbedStreamResponse(batch_number=request.batch_number)
+        try:
+            embedded = await self._embed(request.texts, request.role, request.dtype, Lane.BULK)
+            response.embedded.CopyFrom(embedded)
+        except ZhiyinError as error:
+            response.error.CopyFrom(to_batch_error(error))
+        return response
+
+    async def _embed(self, texts: Sequence[str], role: int, dtype: int, lane: Lane) -> pb.EmbedResponse:
+        model, encoder, limits = self._ready()
+        started = time.monotonic()
+        text_role = read_request(texts, role, dtype, limits)
+        deadline = request_context.current().deadline.at
+        encoded = await encoder.encode(texts, text_role, lane, deadline)
+        seconds = time.monotonic() - started
+        return to_response(encoded, dtype, model.manifest.space_fingerprint, model.build_fingerprint, seconds)
