@@ -5,7 +5,8 @@ Every row ends as accepted or as rejected with its place and reason; the summary
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass, field
 
 from zhiyin_cli.batch_sender import BatchLimits, BatchSender, BatchStream, PreparedRow, batched
@@ -67,7 +68,8 @@ class ImportRun:
         self._read = self._summary.skipped = self._last_checkpoint = self._state.start(resume).rows_done
         self._summary.rejected = self._state.rejected_count
         try:
-            self._sender.run(batched(self._prepared_rows(), self._limits))
+            with closing(self._prepared_rows()) as rows:
+                self._sender.run(batched(rows, self._limits))
         except BaseException:
             self._checkpoint()
             self._state.close()
@@ -75,7 +77,7 @@ class ImportRun:
         self._state.finish()
         return self._summary
 
-    def _prepared_rows(self) -> Iterator[PreparedRow]:
+    def _prepared_rows(self) -> Generator[PreparedRow, None, None]:
         for ordinal, row in enumerate(self._source, start=1):
             if ordinal <= self._summary.skipped:
                 continue

@@ -1,0 +1,77 @@
+"""`zhiyin recommend` and what it prints, also when the server refuses."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from google.rpc import error_details_pb2
+from typer.testing import CliRunner, Result
+
+from zhiyin.ranking.v1 import ranking_service_pb2 as ranking_pb2
+from zhiyin_cli.main import app
+
+
+def _run(*arguments: str) -> Result:
+    return CliRunner(env={"COLUMNS": "200"}).invoke(app, list(arguments))
+
+
+def test_the_table_shows_title_sources_and_reason(services: Any, address: str) -> None:
+    result = _run("recommend", "--profile", "喜欢看电影", "--query", "战争片", "--ranking-address", address)
+    assert result.exit_code == 0, result.output
+    for word in ("最新上映的电影《长津湖》", "1.250", "profile 1", "matches your profile", "without source:query"):
+        assert word in result.output
+    assert services.last_recommend is not None
+    assert services.last_recommend.anonymous.text == "喜欢看电影"
+    assert services.last_recommend.query_text == "战争片"
+    assert not services.last_recommend.HasField("diversity")
+
+
+def test_the_json_is_the_response_in_proto3_json(services: Any, address: str) -> None:
+    result = _run(
+        "recommend", "--user", "u1", "--limit", "3", "--diversity", "0", "--method", "dpp", "--json",
+        "--ranking-address", address,
+    )  # fmt: skip
+    response = json.loads(result.stdout)
+    assert response["items"][0]["item"]["title"] == "最新上映的电影《长津湖》"
+    assert response["items"][0]["sources"] == [{"source": "SOURCE_KIND_PROFILE", "rank": 1}]
+    request = services.last_recommend
+    assert request is not None
+    assert (request.user_id, request.page_size, request.diversity_method) == ("u1", 3, ranking_pb2.DIVERSITY_METHOD_DPP)
+    assert request.HasField("diversity")
+    assert request.diversity == 0
+
+
+def test_violations_of_the_server_are_listed(services: Any, address: str) -> None:
+    violation = error_details_pb2.BadRequest.FieldViolation
+    services.refuse_recommend(
+        3,
+        "2 fields are wrong",
+        error_details_pb2.BadRequest(
+            field_violations=[
+                violation(field="catalog", description="must not be empty"),
+                violation(field="user_id", description="too long"),
+            ]
+        ),
+        error_details_pb2.ErrorInfo(reason="INVALID_REQUEST", domain="zhiyin"),
+    )
+    result = _run("recommend", "--user", "u", "--ranking-address", address)
+    assert result.exit_code == 1
+    assert "INVALID_ARGUMENT (INVALID_REQUEST): 2 fields are wrong" in result.output
+    assert "catalog: must not be empty" in result.output
+    assert "user_id: too long" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--user", "u", "--profile", "p"), "not both"),
+        (("--user", "u", "--ranking-address", "127.0.0.1:1"), "nothing answers at 127.0.0.1:1"),
+    ],
+)
+def test_everyday_mistakes(arguments: tuple[str, ...], complaint: str) -> None:
+    result = _run("recommend", *arguments)
+    assert result.exit_code == 1
+    assert complaint in result.output
+    assert "Traceback" not in result.output
