@@ -22,7 +22,7 @@ _ROLES: dict[int, Role] = {
     pb.TEXT_ROLE_PASSAGE: "passage",
     pb.TEXT_ROLE_RAW: "raw",
 }
-_DTYPES = {
+_DTYPES: dict[int, tuple[str, embedding_pb2.VectorDtype.ValueType]] = {
     embedding_pb2.VECTOR_DTYPE_UNSPECIFIED: ("<f4", embedding_pb2.VECTOR_DTYPE_FLOAT32),
     embedding_pb2.VECTOR_DTYPE_FLOAT32: ("<f4", embedding_pb2.VECTOR_DTYPE_FLOAT32),
     embedding_pb2.VECTOR_DTYPE_FLOAT16: ("<f2", embedding_pb2.VECTOR_DTYPE_FLOAT16),

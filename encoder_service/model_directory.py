@@ -25,6 +25,7 @@ FORMAT_VERSION = 1
 GRAPH_FILE, TOKENIZER_FILE, PARITY_FILE, MANIFEST_FILE = "model.onnx", "tokenizer.json", "parity.json", "manifest.json"
 
 Precision = Literal["fp32", "fp16"]
+PromptRole = Literal["query", "passage"]
 Role = Literal["query", "passage", "raw"]
 
 
@@ -73,7 +74,7 @@ class ModelManifest(BaseModel):
     pad_token_id: Annotated[int, Field(ge=0)]
     pooling: Literal["mean", "cls", "max"]
     normalized: bool
-    prompts: dict[Literal["query", "passage"], str]
+    prompts: dict[PromptRole, str]
     precision: Precision
     exported_with: dict[str, str]
     parity: ParityReport

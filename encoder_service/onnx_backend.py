@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -52,7 +51,8 @@ class OnnxBackend:
         cache_dir: Path | None = None,
     ) -> None:
         check_installed_runtime()
-        runtime = importlib.import_module("onnxruntime")
+        import onnxruntime as runtime
+
         self.runtime_version: str = runtime.__version__
         if providers[0] != "cpu":
             # Loads CUDA and cuDNN from their wheels. Prints and does not raise when they are missing; the check of

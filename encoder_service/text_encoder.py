@@ -8,6 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from encoder_service import metrics
 from encoder_service.batch_queue import Lane
 from encoder_service.dynamic_batcher import DynamicBatcher, PendingText
@@ -132,7 +135,7 @@ class TextEncoder:
     def _register(self, key: bytes, flight: _InFlight) -> None:
         self._in_flight[key] = flight
 
-        def finished(future: asyncio.Future[object]) -> None:
+        def finished(future: asyncio.Future[NDArray[np.float32]]) -> None:
             self._in_flight.pop(key, None)
             if not future.cancelled() and future.exception() is None:
                 self._cache.put(key, _result(flight))

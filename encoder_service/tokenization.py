@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from encoder_service.model_directory import Role
+from encoder_service.model_directory import PromptRole, Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +33,12 @@ class TextTokenizer:
         prompts: Put before a text, by role.
     """
 
-    def __init__(self, tokenizer_file: Path, max_tokens: int, prompts: Mapping[str, str]) -> None:
+    def __init__(self, tokenizer_file: Path, max_tokens: int, prompts: Mapping[PromptRole, str]) -> None:
         self._tokenizer = Tokenizer.from_file(str(tokenizer_file))
         # A saved tokenizer often carries its training's padding and truncation (128 in all-MiniLM-L6-v2).
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_tokens)
-        self._prompts = dict(prompts)
+        self._prompts: dict[str, str] = {str(role): prompt for role, prompt in prompts.items()}
 
     def prompted(self, text: str, role: Role) -> str:
         """The text with the prompt of its role. Two texts that are equal here have the same vector."""

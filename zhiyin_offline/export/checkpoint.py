@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 from tokenizers import Tokenizer
 
+from encoder_service.model_directory import PromptRole
 from zhiyin_offline.export.locate import CheckpointError, locate
 
 Pooling = Literal["mean", "cls", "max"]
-PromptRole = Literal["query", "passage"]
 
 # These number positions from the padding id on, so that many fewer tokens fit than positions exist.
 _OFFSET_POSITIONS = {"roberta", "xlm-roberta", "camembert", "mpnet", "xlm-roberta-xl"}

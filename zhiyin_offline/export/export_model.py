@@ -24,13 +24,14 @@ from encoder_service.model_directory import (
     ParitySet,
     ParityText,
     Precision,
+    PromptRole,
     sha256_of,
     verify,
 )
 from encoder_service.onnx_backend import OnnxBackend
 from encoder_service.parity import check_serving
 from encoder_service.tokenization import TextTokenizer
-from zhiyin_offline.export.checkpoint import Checkpoint, PromptRole, open_checkpoint
+from zhiyin_offline.export.checkpoint import Checkpoint, open_checkpoint
 from zhiyin_offline.export.fingerprint import space_fingerprint
 from zhiyin_offline.export.parity_texts import PARITY_TEXTS
 

@@ -44,8 +44,8 @@ def load_pooled_model(checkpoint: Checkpoint) -> PooledModel:
     from transformers import AutoModel
     from transformers.utils import logging
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         transformer, loading = AutoModel.from_pretrained(
             str(checkpoint.folder),
