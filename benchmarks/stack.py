@@ -6,12 +6,25 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+
+SERVICES = ("encoder", "retrieval", "ranking")
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback that nobody listens on at this moment."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
 
 
 @dataclass(frozen=True)
@@ -53,7 +66,8 @@ def running_stack(data_dir: Path, model: str, *flags: str) -> Iterator[Stack]:
         RuntimeError: It ended before it was ready; the message has its output.
     """
     command = [sys.executable, "-m", "zhiyin_cli.main", "up", "--data-dir", str(data_dir), "--model", model]
-    ports = ["--encoder-port", "0", "--retrieval-port", "0", "--ranking-port", "0"]
+    ports = [word for name, port in zip(SERVICES, free_ports(3), strict=True) for word in (f"--{name}-port", str(port))]
+    ports += [word for name in SERVICES for word in (f"--{name}-metrics-port", "0")]
     process = subprocess.Popen([*command, *ports, *flags], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
     said: list[str] = []
