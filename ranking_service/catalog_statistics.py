@@ -21,6 +21,7 @@ class CatalogStatistics:
 
     def __init__(self, popularity_half_life_s: float) -> None:
         self._lock = threading.Lock()
+        self.popularity_half_life_s = popularity_half_life_s
         self.pairs = PairTable()
         self.popularity = Popularity(self.pairs, popularity_half_life_s)
         self.transitions = Transitions(self.pairs)
@@ -37,12 +38,15 @@ class CatalogStatistics:
         The same function for live events, for a replay and for a recount.
         """
         for start in range(0, len(entries), _ENTRIES_PER_LOCK):
+            chunk = entries[start : start + _ENTRIES_PER_LOCK]
             with self._lock:
-                for entry in entries[start : start + _ENTRIES_PER_LOCK]:
+                for entry in chunk:
                     if isinstance(entry, Erasure):
                         self._erase(entry.user_key)
                     else:
                         self._fold(entry)
+                # With the state, under the lock: a snapshot taken between two chunks goes on from here.
+                self.sequence = chunk[-1].sequence
         self.sequence = sequence
 
     def popular(self, now: float, limit: int) -> list[tuple[str, float]]:
@@ -65,7 +69,7 @@ class CatalogStatistics:
         # A neutral opinion counts too: it replaces the one before.
         if not entry.item_id or (strength == 0.0 and rule.repeat is not Repeat.REPLACES):
             return
-        slot = self.pairs.slot(self.pairs.item_number(entry.item_id), entry.user_key)
+        slot = self.pairs.slot(self.pairs.item_number(entry.item_id), entry.user_key, entry.sequence)
         self.popularity.add(slot, entry, strength)
         if strength > 0.0:
             self.transitions.add(slot, entry)

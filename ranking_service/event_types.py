@@ -1,6 +1,6 @@
 """The one table of event types: what each type says about an item, how strongly, and what follows from it.
 
-The same table stands in docs/events.md; a test holds the two together. Nothing else in the project gives a type a weight.
+The same table stands in docs/events.md; a test holds the two together. Nothing else gives a type a weight.
 """
 
 from __future__ import annotations

@@ -39,10 +39,12 @@ class PairTable:
 
     Attributes:
         item_ids: Item id by item number; number 0 is nothing.
-        by_item: Slot by user key for each item number. Order: users by their latest positive event, in log order.
+        by_item: Slot by user key for each item number, in the order of `stamp`.
         by_user: Slots of each user key.
         item: Item number by slot.
-        user: User key by slot.
+        user: User key by slot; 0: the slot is free.
+        stamp: Sequence number that gave a pair its place among those of its item: of its latest positive event, else
+            of its first.
     """
 
     def __init__(self) -> None:
@@ -56,6 +58,7 @@ class PairTable:
         self.by_user: dict[int, array[int]] = {}
         self.item = self.column(np.int32, NOTHING)
         self.user = self.column(np.int64, 0)
+        self.stamp = self.column(np.int64, 0)
 
     @property
     def item_count(self) -> int:
@@ -81,7 +84,7 @@ class PairTable:
         """The number of an item, NOTHING for one that no event named."""
         return self._item_numbers.get(item_id, NOTHING)
 
-    def slot(self, item: int, user_key: int) -> int:
+    def slot(self, item: int, user_key: int, sequence: int) -> int:
         """The slot of a pair, made at first sight."""
         slots = self.by_item[item]
         found = slots.get(user_key)
@@ -90,14 +93,16 @@ class PairTable:
         slot = self._free.pop() if self._free else self._take_next()
         self.item.data[slot] = item
         self.user.data[slot] = user_key
+        self.stamp.data[slot] = sequence
         slots[user_key] = slot
         self.by_user.setdefault(user_key, array("i")).append(slot)
         return slot
 
-    def move_to_end(self, item: int, user_key: int) -> None:
-        """Makes the user the item's latest."""
-        slots = self.by_item[item]
+    def move_to_end(self, slot: int, user_key: int, sequence: int) -> None:
+        """Makes the user the latest of the slot's item."""
+        slots = self.by_item[int(self.item.data[slot])]
         slots[user_key] = slots.pop(user_key)
+        self.stamp.data[slot] = sequence
 
     def remove_user(self, user_key: int) -> list[int]:
         """Empties all slots of a user and returns the numbers of their items."""
@@ -110,6 +115,32 @@ class PairTable:
                 column.clear(slot)
             self._free.append(slot)
         return items
+
+    def used_slots(self) -> NDArray[np.int64]:
+        """Slots that hold a pair, in the order of their stamps."""
+        used = np.flatnonzero(self.user.data)
+        return used[np.argsort(self.stamp.data[used], kind="stable")]
+
+    def saved(self) -> dict[str, NDArray[Any]]:
+        """Copies of all columns, used slots only, in the order of their stamps."""
+        used = self.used_slots()
+        return {f"column_{number}": column.data[used] for number, column in enumerate(self._columns)}
+
+    def restore(self, item_ids: list[str], saved: dict[str, NDArray[Any]]) -> None:
+        """Fills an empty table that has the same columns with what `saved` gave."""
+        for item_id in item_ids[1:]:
+            self.item_number(item_id)
+        count = len(saved["column_0"])
+        while self._capacity <= count:
+            self._capacity *= 2
+        for number, column in enumerate(self._columns):
+            column.grow(self._capacity)
+            column.data[NOTHING + 1 : count + 1] = saved[f"column_{number}"]
+        self._next_slot = count + 1
+        pairs = zip(self.item.data[1 : count + 1].tolist(), self.user.data[1 : count + 1].tolist(), strict=True)
+        for slot, (item, user_key) in enumerate(pairs, start=1):
+            self.by_item[item][user_key] = slot
+            self.by_user.setdefault(user_key, array("i")).append(slot)
 
     def _take_next(self) -> int:
         slot = self._next_slot

@@ -90,15 +90,17 @@ class Popularity:
         amounts = self._total[chosen] * self._scale_back((now - _ORIGIN_S) / self._half_life_s)
         return list(zip(chosen.tolist(), amounts.tolist(), strict=True))
 
-    def state(self) -> dict[str, NDArray[np.float64]]:
-        """What the columns do not hold, for a snapshot."""
-        return {"base": np.array([self._base]), "total": self._total[: self._pairs.item_count].copy()}
+    @property
+    def base(self) -> float:
+        """The exponent that amounts are relative to; a snapshot keeps it beside the columns."""
+        return self._base
 
-    def restore(self, state: dict[str, NDArray[np.float64]]) -> None:
-        """Takes over what `state` gave; the columns are restored with the table."""
-        self._base = float(state["base"][0])
-        self._total = np.zeros(max(1024, 2 * len(state["total"])))
-        self._total[: len(state["total"])] = state["total"]
+    def rebuild(self, base: float) -> None:
+        """Sums every item from the columns, after a snapshot filled them."""
+        self._base = base
+        count = self._pairs.item_count
+        totals = np.bincount(self._pairs.item.data, weights=self._weight.data, minlength=count)
+        self._total = np.concatenate([totals, np.zeros(max(1024, count))])
         self._ranking = None
 
     def _weigh(self, slot: int) -> None:
@@ -132,8 +134,7 @@ class Popularity:
 
 def _best(amounts: NDArray[np.float64], limit: int) -> NDArray[np.int64]:
     """Positions of the largest amounts, largest first; equal ones in the order of their positions."""
+    chosen = np.arange(len(amounts))
     if len(amounts) > limit:
         chosen = np.sort(np.argpartition(-amounts, limit - 1)[:limit])
-    else:
-        chosen = np.arange(len(amounts))
     return chosen[np.argsort(-amounts[chosen], kind="stable")]

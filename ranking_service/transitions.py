@@ -59,7 +59,7 @@ class Transitions:
             self._unlink(slot, entry.user_key)
         self._time.data[slot], self._sequence.data[slot] = moment
         self._link(slot, entry.user_key, moment)
-        self._pairs.move_to_end(int(self._pairs.item.data[slot]), entry.user_key)
+        self._pairs.move_to_end(slot, entry.user_key, entry.sequence)
 
     def remove_user(self, user_key: int) -> None:
         """Forgets the user's sequence; the slots are emptied with the table."""
@@ -94,17 +94,16 @@ class Transitions:
 
     def rebuild(self) -> None:
         """Links every sequence from the columns, after a snapshot filled them."""
-        self._last.clear()
-        for user_key, slots in self._pairs.by_user.items():
-            linked = sorted((self._moment(slot), slot) for slot in slots if self._sequence.data[slot] >= 0)
-            before = NOTHING
-            for _, slot in linked:
-                self._before.data[slot] = before
-                if before != NOTHING:
-                    self._after.data[before] = slot
-                before = slot
-            if before != NOTHING:
-                self._last[user_key] = before
+        linked = np.flatnonzero(self._sequence.data >= 0)
+        users = self._pairs.user.data[linked]
+        order = np.lexsort((self._sequence.data[linked], self._time.data[linked], users))
+        linked, users = linked[order], users[order]
+        self._before.data[:] = self._after.data[:] = NOTHING
+        same_user = users[1:] == users[:-1]
+        self._before.data[linked[1:][same_user]] = linked[:-1][same_user]
+        self._after.data[linked[:-1][same_user]] = linked[1:][same_user]
+        # Of several entries with one key the last stays: the end of the sequence.
+        self._last = dict(zip(users.tolist(), linked.tolist(), strict=True))
 
     def _starts(self, weighted_items: Sequence[tuple[int, float]]) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
         total = sum(weight for _, weight in weighted_items)

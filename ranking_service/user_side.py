@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from ranking_service import user_metrics
+from ranking_service.catalogs import CatalogLookup, KnownCatalogs
+from ranking_service.consistency import ConsistencyTokens
+from ranking_service.event import Event
+from ranking_service.statistics_log import EventStatistics
+from ranking_service.user import Change, StoredUser, UserWrite
+from ranking_service.user_cache import UserCache
+from ranking_service.user_reader import CachedUserReader
 from ranking_service.user_state import Statistics, UserReader
+from ranking_service.user_store.event_rows import record_events
+from ranking_service.user_store.store import UserStore
+from ranking_service.user_store.user_rows import erase_user, upsert_users
+from service_runtime.errors import NotFound
 from service_runtime.signed_token import TokenSigner
+from service_runtime.sql import sqlite_url
+from service_runtime.sql_writer import SqlWriter
+from service_runtime.telemetry import get_logger
 
-CatalogLookup = Callable[[str], Awaitable[bool]]
-"""Whether the retrieval service knows a catalogue. Asked only for names that the user store has never heard of."""
+_log = get_logger(__name__)
+_CHECKPOINT_TRIES = 20
+_CHECKPOINT_PAUSE_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +40,11 @@ class UserSideSettings:
         store_url: SQLAlchemy URL of the user store; empty: a SQLite file in the data directory.
         max_events_per_batch: Events in one request or stream batch, at least 1.
         max_users_per_batch: Users in one request, at least 1.
-        max_queued_bytes: Bytes of requests that may wait for the writer; beyond it calls are refused with a retry hint.
-        max_recent_interactions: Interactions of a user that the recommendation sees, latest first to be kept; 1 to 10,000.
+        max_queued_bytes: Bytes of requests that may wait for the writer; beyond: refused with a retry hint.
+        max_recent_interactions: Latest interactions of a user that the recommendation sees; 1 to 10,000.
         user_cache_interactions: Bound of the user cache, counted in interactions and seen items of all cached users.
         popularity_half_life_s: Seconds after which an event counts half.
-        snapshot_every_events: Events folded in after which the statistics are saved; a restart replays at most about so many.
+        snapshot_every_events: Events after which the statistics are saved; a restart replays about so many.
         tail_interval_s: Seconds between looks for events that other replicas recorded; 0: never (one replica).
         token_wait_s: Longest wait for the store of a replica to reach a consistency token, in seconds.
     """
@@ -45,38 +64,212 @@ class UserSideSettings:
 class UserSide:
     """Everything behind RecordEvents and the user RPCs.
 
-    Attributes:
-        reader: Reads users, for the recommendation.
-        statistics: Popularity and transitions, for the recommendation.
-
     Attribution tokens are signed by the recommendation with kind `attribution`; RecordEvents reads three keys of the
     payload and leaves the others alone: `c` the catalogue, `i` the item id, `l` the id of the list.
-    """
 
-    reader: UserReader
-    statistics: Statistics
+    Attributes:
+        settings: As given.
+        signer: As given.
+        reader: Reads users, for the recommendation.
+        statistics: Popularity and transitions, for the recommendation.
+    """
 
     @classmethod
     def open(
-        cls, data_dir: Path, settings: UserSideSettings, signer: TokenSigner, catalog_lookup: CatalogLookup
+        cls,
+        data_dir: Path,
+        settings: UserSideSettings,
+        signer: TokenSigner,
+        catalog_lookup: CatalogLookup,
+        on_fatal: Callable[[BaseException], None] | None = None,
     ) -> UserSide:
-        """Puts the parts together; touches no disk yet."""
-        raise NotImplementedError
+        """Puts the parts together; touches no disk yet.
+
+        Args:
+            on_fatal: Called once, in another thread, when memory and store disagree: the process must end and replay.
+        """
+        return cls(data_dir, settings, signer, catalog_lookup, on_fatal)
+
+    def __init__(
+        self,
+        data_dir: Path,
+        settings: UserSideSettings,
+        signer: TokenSigner,
+        catalog_lookup: CatalogLookup,
+        on_fatal: Callable[[BaseException], None] | None,
+    ) -> None:
+        self.settings = settings
+        self.signer = signer
+        self._data_dir = data_dir
+        self._store = UserStore(settings.store_url or sqlite_url(data_dir / "users.sqlite3"))
+        self._cache = UserCache(settings.user_cache_interactions, settings.max_recent_interactions)
+        self._statistics = EventStatistics(
+            self._store, data_dir / "statistics", settings.popularity_half_life_s, settings.snapshot_every_events
+        )
+        self._writer: SqlWriter[Change] = SqlWriter(
+            self._store.engine,
+            apply=self._apply,
+            name="user",
+            max_queued_bytes=settings.max_queued_bytes,
+            on_fatal=on_fatal,
+        )
+        self._catalogs = KnownCatalogs(self._store, self._writer, catalog_lookup, self._statistics.add)
+        self._tokens = ConsistencyTokens(signer, lambda: self._store.epoch)
+        self._tail: asyncio.Task[None] | None = None
+        self._started = False
+        self.statistics: Statistics = self._statistics
+        self.reader: UserReader = CachedUserReader(
+            self._store,
+            self._cache,
+            self._catalogs,
+            self._tokens,
+            self._statistics.event_sequence,
+            settings.max_recent_interactions,
+            settings.token_wait_s,
+        )
 
     async def start(self) -> None:
         """Opens the store, loads the statistics (snapshot, then newer events) and starts the writer."""
+        await asyncio.to_thread(self._load)
+        self._writer.start()
+        user_metrics.WRITE_QUEUE_BYTES.set_function(lambda: self._writer.queued_bytes)
+        if self.settings.tail_interval_s > 0:
+            self._tail = asyncio.create_task(self._tail_log())
+        self._started = True
 
     async def close(self) -> None:
         """Finishes what waits, saves the statistics and closes the store."""
+        if self._tail is not None:
+            self._tail.cancel()
+            await asyncio.gather(self._tail, return_exceptions=True)
+        await self._writer.close()
+        await asyncio.to_thread(self._statistics.close)
+        self._store.close()
 
     def readiness(self) -> str | None:
         """Why users and events cannot be served; None: they can."""
-        raise NotImplementedError
+        if not self._started:
+            return "the statistics are being loaded"
+        if self._writer.failure is not None:
+            return "the user store's writer has failed; the process must be restarted"
+        return None
 
     async def catalog_exists(self, catalog: str) -> bool:
         """Whether a catalogue is known here, or to retrieval (asked only the first time)."""
-        raise NotImplementedError
+        try:
+            await self._catalogs.key(catalog)
+        except NotFound:
+            return False
+        return True
 
     def consistency_token(self, catalog: str) -> str:
         """A token for everything this replica has seen of a catalogue."""
-        raise NotImplementedError
+        return self.token(catalog, self._statistics.event_sequence(catalog))
+
+    def token(self, catalog: str, sequence: int) -> str:
+        """A token for everything of a catalogue up to a sequence."""
+        return self._tokens.make(catalog, sequence)
+
+    async def record(self, catalog: str, events: Sequence[Event], size_bytes: int) -> Change:
+        """Records checked events: durable, folded in and visible to reads when it returns.
+
+        Raises:
+            AlreadyExists: An event id is known with other content; nothing was recorded.
+            NotFound: The catalogue does not exist.
+        """
+        key = await self._catalogs.key(catalog)
+        write = partial(record_events, catalog=catalog, catalog_key=key, batch=events)
+        return await self._writer.submit(write, size_bytes)
+
+    async def upsert(self, catalog: str, writes: Sequence[UserWrite], validate_only: bool, size_bytes: int) -> Change:
+        """Writes checked users, all or none.
+
+        Raises:
+            InvalidRequest: An attribute has another type in this catalogue.
+            RevisionConflict: A stored revision is not the expected one.
+            NotFound: The catalogue does not exist.
+        """
+        key = await self._catalogs.key(catalog)
+        write = partial(
+            upsert_users,
+            catalog=catalog,
+            catalog_key=key,
+            writes=writes,
+            now_us=time.time_ns() // 1_000,
+            validate_only=validate_only,
+        )
+        return await self._writer.submit(write, size_bytes)
+
+    async def erase(self, catalog: str, user_id: str) -> Change:
+        """Erases a user: rows, statistics, and the bytes they left in the database and the snapshot."""
+        key = await self._catalogs.key(catalog)
+        write = partial(erase_user, catalog=catalog, catalog_key=key, user_id=user_id)
+        change = await self._writer.submit(write, len(user_id))
+        if change.after > change.before:
+            user_metrics.USERS_ERASED.inc()
+            await asyncio.to_thread(self._forget_bytes, catalog)
+        return change
+
+    async def stored_user(self, catalog: str, user_id: str) -> StoredUser | None:
+        """A user as stored; None: unknown."""
+        key = await self._catalogs.key(catalog)
+        return await asyncio.to_thread(self._store.read_user, key, user_id)
+
+    async def events_of(self, catalog: str, user_id: str, page_size: int) -> AsyncIterator[list[Event]]:
+        """All events of a user, oldest first, in pages."""
+        key = await self._catalogs.key(catalog)
+        place: tuple[int, int] | None = None
+        while True:
+            page, place = await asyncio.to_thread(self._store.read_events, key, user_id, place, page_size)
+            if page:
+                yield page
+            if place is None:
+                return
+
+    def _load(self) -> None:
+        self._data_dir.mkdir(parents=True, exist_ok=True)
+        self._store.open()
+        self._forget_deleted_rows()  # of an erasure that a crash interrupted
+        for catalog, key in self._catalogs.load().items():
+            self._statistics.load(catalog, key)
+
+    def _apply(self, changes: Sequence[Change]) -> None:
+        """Runs in the writer's thread, after the commit and before the callers hear of it."""
+        for change in changes:
+            if change.after == change.before:
+                continue
+            if self._statistics.event_sequence(change.catalog) < change.before:
+                self._follow(change.catalog)
+            # The cache first: a reader that sees the sequence may trust the cache.
+            self._cache.apply(change)
+            self._statistics.apply(change)
+
+    def _follow(self, catalog: str) -> None:
+        """Catches up with what other replicas wrote."""
+        key = self._catalogs.known()[catalog]
+        applied = self._statistics.event_sequence(catalog)
+        changed, erased, sequence = self._store.changed_since(key, applied)
+        if sequence > applied:
+            self._cache.drop(catalog, changed, erased, sequence)
+            if self._statistics.catch_up(catalog):
+                self._statistics.save(catalog)
+
+    async def _tail_log(self) -> None:
+        while True:
+            await asyncio.sleep(self.settings.tail_interval_s)
+            for catalog in self._catalogs.known():
+                try:
+                    await asyncio.to_thread(self._follow, catalog)
+                except Exception as error:  # the store is away: the next round tries again
+                    _log.warning("log_tail_failed", catalog=catalog, error=str(error))
+
+    def _forget_bytes(self, catalog: str) -> None:
+        self._statistics.save(catalog)
+        self._forget_deleted_rows()
+
+    def _forget_deleted_rows(self) -> None:
+        for _ in range(_CHECKPOINT_TRIES):
+            if self._store.forget_deleted_bytes():
+                return
+            time.sleep(_CHECKPOINT_PAUSE_S)
+        _log.warning("deleted_bytes_remain_in_the_write_ahead_log")

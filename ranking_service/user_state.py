@@ -20,6 +20,7 @@ class Interaction:
         time: Unix seconds.
         text: The query of a search; empty for other events.
         session_id: The caller's session, or empty.
+        sequence: Of the event in the catalogue's log; orders interactions of the same time.
     """
 
     item_id: str
@@ -28,6 +29,7 @@ class Interaction:
     time: float
     text: str = ""
     session_id: str = ""
+    sequence: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ class UserState:
         seen: Every item id that the seen policy counts as done with (bought, finished, rated, disliked, hidden), over the whole history.
         hidden: The subset of ids the user never wants to see again (HIDE, DISLIKE): dropped even when seen items may return.
         version: Counts writes and events of the user.
+        key: The store's number for the user; 0 for somebody unknown.
     """
 
     user_id: str
@@ -51,6 +54,7 @@ class UserState:
     seen: frozenset[str] = frozenset()
     hidden: frozenset[str] = frozenset()
     version: int = 0
+    key: int = 0
 
 
 class UserReader(Protocol):

@@ -1,0 +1,141 @@
+"""Folds the event log of every catalogue into its statistics: at start, with every write, and behind other replicas.
+
+    start:  snapshot -> the log after it        \
+    write:  the entries of the committed change  }-> CatalogStatistics.apply, one function for all
+    behind: the log after what was applied      /
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ranking_service import statistics_snapshot, user_metrics
+from ranking_service.catalog_statistics import CatalogStatistics
+from ranking_service.event import Erasure
+from ranking_service.statistics_snapshot import SnapshotUnusable
+from ranking_service.user import Change
+from ranking_service.user_store.store import UserStore
+from service_runtime.telemetry import get_logger
+
+_log = get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Folded:
+    """One catalogue: its statistics, and what is on disk of them."""
+
+    key: int
+    statistics: CatalogStatistics
+    saved_sequence: int = 0
+    applying: threading.Lock = field(default_factory=threading.Lock)
+    saving: threading.Lock = field(default_factory=threading.Lock)
+
+
+class EventStatistics:
+    """The `Statistics` of all catalogues.
+
+    Args:
+        store: Where the log is.
+        folder: Where snapshots are kept.
+        half_life_s: Of popularity, in seconds.
+        snapshot_every: Log entries after which the statistics are saved.
+    """
+
+    def __init__(self, store: UserStore, folder: Path, half_life_s: float, snapshot_every: int) -> None:
+        self._store = store
+        self._folder = folder
+        self._half_life_s = half_life_s
+        self._snapshot_every = snapshot_every
+        self._catalogs: dict[str, _Folded] = {}
+        self._savers = ThreadPoolExecutor(1, "statistics-snapshots")
+
+    def popular(self, catalog: str, now: float, limit: int) -> list[tuple[str, float]]:
+        """Item ids by time-decayed popularity at `now` (Unix seconds), best first."""
+        folded = self._catalogs.get(catalog)
+        return folded.statistics.popular(now, limit) if folded is not None else []
+
+    def transitions(self, catalog: str, weighted_items: Mapping[str, float], limit: int) -> list[tuple[str, float]]:
+        """Items that followed the given ones, best first, without the given ones."""
+        folded = self._catalogs.get(catalog)
+        return folded.statistics.following(weighted_items, limit) if folded is not None else []
+
+    def event_sequence(self, catalog: str) -> int:
+        """Sequence number up to which the log is folded in."""
+        folded = self._catalogs.get(catalog)
+        return folded.statistics.sequence if folded is not None else 0
+
+    def load(self, catalog: str, key: int) -> None:
+        """Makes a catalogue's statistics current: the snapshot, then the log after it."""
+        started = time.monotonic()
+        try:
+            statistics = statistics_snapshot.load(self._path(key), self._store.epoch, self._half_life_s)
+        except SnapshotUnusable as why:
+            statistics = CatalogStatistics(self._half_life_s)
+            _log.info("statistics_folded_from_the_whole_log", catalog=catalog, snapshot=str(why))
+            user_metrics.STATISTICS_REFOLDS.inc()
+        folded = _Folded(key, statistics, saved_sequence=statistics.sequence)
+        self._catalogs[catalog] = folded
+        if self.catch_up(catalog):
+            self.save(catalog)  # the snapshot still counted somebody who was erased
+        _log.info(
+            "statistics_loaded",
+            catalog=catalog,
+            sequence=statistics.sequence,
+            replayed=statistics.sequence - folded.saved_sequence,
+            seconds=round(time.monotonic() - started, 3),
+        )
+
+    def add(self, catalog: str, key: int) -> None:
+        """Begins the statistics of a catalogue that was just made known."""
+        self._catalogs.setdefault(catalog, _Folded(key, CatalogStatistics(self._half_life_s)))
+
+    def apply(self, change: Change) -> None:
+        """Folds a committed write in. Runs in the writer's thread."""
+        folded = self._catalogs[change.catalog]
+        with folded.applying:
+            if folded.statistics.sequence == change.before:
+                folded.statistics.apply(change.entries, change.after)
+            elif folded.statistics.sequence < change.after:
+                self._read_on(folded)  # other replicas wrote in between
+        if folded.statistics.sequence - folded.saved_sequence >= self._snapshot_every:
+            folded.saved_sequence = folded.statistics.sequence
+            self._savers.submit(self.save, change.catalog)
+
+    def catch_up(self, catalog: str) -> bool:
+        """Folds in what the log has beyond what was applied; tells whether an erasure was among it."""
+        folded = self._catalogs[catalog]
+        with folded.applying:
+            return self._read_on(folded)
+
+    def save(self, catalog: str) -> None:
+        """Writes a catalogue's snapshot. A failure is logged; the log has everything."""
+        folded = self._catalogs[catalog]
+        with folded.saving, user_metrics.STATISTICS_SNAPSHOT_SECONDS.time():
+            try:
+                sequence = statistics_snapshot.save(self._path(folded.key), folded.statistics, self._store.epoch)
+            except OSError as error:
+                _log.warning("statistics_snapshot_failed", catalog=catalog, error=str(error))
+                return
+        folded.saved_sequence = sequence
+
+    def close(self) -> None:
+        """Saves what changed since the last snapshot."""
+        self._savers.shutdown()
+        for catalog, folded in self._catalogs.items():
+            if folded.statistics.sequence != folded.saved_sequence:
+                self.save(catalog)
+
+    def _read_on(self, folded: _Folded) -> bool:
+        erased = False
+        for page, sequence in self._store.read_log(folded.key, folded.statistics.sequence):
+            folded.statistics.apply(page, sequence)
+            erased = erased or any(isinstance(entry, Erasure) for entry in page)
+        return erased
+
+    def _path(self, key: int) -> Path:
+        return self._folder / f"{key}.statistics"

@@ -1,0 +1,17 @@
+"""Metrics of the write side of ranking."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+EVENTS_RECORDED = Counter("zhiyin_ranking_events_recorded_total", "Events recorded.")
+EVENTS_DUPLICATE = Counter("zhiyin_ranking_events_duplicate_total", "Events that were known already.")
+USERS_ERASED = Counter("zhiyin_ranking_users_erased_total", "Users erased.")
+USER_READS = Counter("zhiyin_ranking_user_reads_total", "Users read, by where the state came from.", ["source"])
+WRITE_QUEUE_BYTES = Gauge("zhiyin_ranking_write_queue_bytes", "Bytes of requests that wait for the writer.")
+STATISTICS_REFOLDS = Counter(
+    "zhiyin_ranking_statistics_refolds_total", "Times statistics were folded from the whole log for want of a snapshot."
+)
+STATISTICS_SNAPSHOT_SECONDS = Histogram(
+    "zhiyin_ranking_statistics_snapshot_seconds", "Time to save the statistics of one catalogue."
+)

@@ -1,0 +1,74 @@
+"""Reads users through the cache, as new as a consistency token asks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from ranking_service import user_metrics
+from ranking_service.catalogs import KnownCatalogs
+from ranking_service.consistency import ConsistencyTokens
+from ranking_service.user_cache import UserCache
+from ranking_service.user_state import UserState
+from ranking_service.user_store.store import UserStore
+from service_runtime import request_context
+from service_runtime.errors import StoreUnavailable
+
+_POLL_S = 0.02
+
+
+class CachedUserReader:
+    """The `UserReader` of the service.
+
+    Args:
+        applied: Sequence up to which the cache reflects a catalogue's writes.
+        max_recent: Interactions of a state.
+        token_wait_s: Longest wait for a store that is behind a token.
+    """
+
+    def __init__(
+        self,
+        store: UserStore,
+        cache: UserCache,
+        catalogs: KnownCatalogs,
+        tokens: ConsistencyTokens,
+        applied: Callable[[str], int],
+        max_recent: int,
+        token_wait_s: float,
+    ) -> None:
+        self._store = store
+        self._cache = cache
+        self._catalogs = catalogs
+        self._tokens = tokens
+        self._applied = applied
+        self._max_recent = max_recent
+        self._token_wait_s = token_wait_s
+
+    async def read(self, catalog: str, user_id: str, consistency_token: str = "") -> UserState:
+        """The user's state, at least as new as the token says. Unknown users give `known=False`.
+
+        Raises:
+            InvalidRequest, FailedPrecondition: See `ConsistencyTokens.sequence`.
+            NotFound: The catalogue does not exist.
+            StoreUnavailable: The store did not reach the token's sequence in time.
+        """
+        key = await self._catalogs.key(catalog)
+        needed = self._tokens.sequence(catalog, consistency_token)
+        if needed <= self._applied(catalog):
+            state = self._cache.get(catalog, user_id)
+            if state is not None:
+                user_metrics.USER_READS.labels("cache").inc()
+                return state
+        user_metrics.USER_READS.labels("store").inc()
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + min(self._token_wait_s, max(request_context.current().deadline.remaining(), 0.0))
+        while True:
+            loaded, sequence = await asyncio.to_thread(self._store.read_state, key, user_id, self._max_recent)
+            if sequence >= needed:
+                self._cache.put(catalog, loaded, sequence)
+                return loaded
+            if loop.time() + _POLL_S > give_up:
+                raise StoreUnavailable(
+                    f"this replica's store is at sequence {sequence} and the consistency token asks for {needed}"
+                )
+            await asyncio.sleep(_POLL_S)

@@ -1,0 +1,1 @@
+"""Everything of the user service that speaks SQL."""

@@ -1,0 +1,138 @@
+"""The user store: the truth about users and events, in SQLite or PostgreSQL.
+
+Reads run in the caller's thread, each in one read transaction. Writes are functions of a connection, for the one
+writer (`service_runtime.sql_writer`).
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+
+from sqlalchemy import Connection, Engine, insert, select
+
+from ranking_service.event import Erasure, Event, LogEntry
+from ranking_service.user import Change, StoredUser
+from ranking_service.user_state import UserState
+from ranking_service.user_store import event_rows, user_rows
+from ranking_service.user_store.schema import SCHEMA_VERSION, catalogs, metadata, store_facts
+from service_runtime.errors import FailedPrecondition
+from service_runtime.sql import open_engine, reader
+
+DEFAULT_CATALOG = "default"
+
+
+class UserStore:
+    """Opens the database, makes its tables at first use and reads it.
+
+    Attributes:
+        engine: For the writer.
+        epoch: Names this database: sequence numbers of another one mean nothing here.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.engine: Engine = open_engine(url)
+        self._reader = reader(self.engine)
+        self.epoch = ""
+
+    def open(self) -> None:
+        """Makes what is missing.
+
+        Raises:
+            FailedPrecondition: The database was written by a release with another schema.
+        """
+        with self.engine.begin() as connection:
+            metadata.create_all(connection)
+            facts: dict[str, str] = dict(connection.execute(select(store_facts)).all())
+            if not facts:
+                facts = {"epoch": secrets.token_hex(8), "schema_version": SCHEMA_VERSION}
+                rows = [{"name": name, "value": value} for name, value in facts.items()]
+                connection.execute(insert(store_facts), rows)
+                connection.execute(insert(catalogs).values(name=DEFAULT_CATALOG, sequence=0))
+        if facts["schema_version"] != SCHEMA_VERSION:
+            raise FailedPrecondition(
+                f"the user store has schema {facts['schema_version']}, this release reads {SCHEMA_VERSION}",
+                reason="SCHEMA_VERSION_MISMATCH",
+            )
+        self.epoch = facts["epoch"]
+
+    def close(self) -> None:
+        """Closes all connections."""
+        self.engine.dispose()
+
+    def catalogs(self) -> dict[str, int]:
+        """Key by name of every known catalogue."""
+        with self._reader.connect() as connection:
+            query = select(catalogs.c.name, catalogs.c.catalog_key)
+            return dict(connection.execute(query).all())
+
+    def sequence(self, catalog_key: int) -> int:
+        """The catalogue's sequence now."""
+        with self._reader.connect() as connection:
+            return _sequence(connection, catalog_key)
+
+    def read_state(self, catalog_key: int, user_id: str, max_recent: int) -> tuple[UserState, int]:
+        """A user and the catalogue's sequence at that moment."""
+        with self._reader.connect() as connection:
+            sequence = _sequence(connection, catalog_key)
+            return user_rows.load_state(connection, catalog_key, user_id, max_recent), sequence
+
+    def read_user(self, catalog_key: int, user_id: str) -> StoredUser | None:
+        """A user as GetUser shows it; None: unknown."""
+        with self._reader.connect() as connection:
+            return user_rows.load_user(connection, catalog_key, user_id)
+
+    def read_events(
+        self, catalog_key: int, user_id: str, after: tuple[int, int] | None, limit: int
+    ) -> tuple[list[Event], tuple[int, int] | None]:
+        """A page of a user's events, oldest first, and where the next begins; None: there is none."""
+        with self._reader.connect() as connection:
+            return user_rows.load_events(connection, catalog_key, user_id, after, limit)
+
+    def read_log(self, catalog_key: int, after: int) -> Iterator[tuple[list[LogEntry | Erasure], int]]:
+        """The log after a sequence, in pages, each with the sequence it reaches; the last reaches the catalogue's."""
+        with self._reader.connect() as connection:
+            head = _sequence(connection, catalog_key)
+            for page in event_rows.read_log(connection, catalog_key, after):
+                last = page[-1].sequence if len(page) >= event_rows.LOG_PAGE else head
+                yield page, last
+
+    def changed_since(self, catalog_key: int, after: int) -> tuple[list[str], list[int], int]:
+        """What writes after a sequence touched: ids of users, keys of erased users, and the sequence reached."""
+        with self._reader.connect() as connection:
+            head = _sequence(connection, catalog_key)
+            changed = user_rows.changed_users(connection, catalog_key, after)
+            return changed, user_rows.erased_users(connection, catalog_key, after), head
+
+    def forget_deleted_bytes(self) -> bool:
+        """Moves the write-ahead log into the database and empties it, so that deleted rows leave no bytes behind.
+
+        Returns:
+            False when a reader held the log back; try again.
+        """
+        if self.engine.dialect.name != "sqlite":
+            return True  # the operator's VACUUM policy
+        raw = self.engine.raw_connection()
+        try:
+            cursor = raw.cursor()
+            cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            row = cursor.fetchone()
+            cursor.close()
+        finally:
+            raw.close()
+        return row is not None and row[0] == 0
+
+
+def add_catalog(connection: Connection, name: str) -> Change:
+    """Makes a catalogue known and tells its key; one that is known keeps it."""
+    query = select(catalogs.c.catalog_key).where(catalogs.c.name == name)
+    key = connection.execute(query).scalar_one_or_none()
+    if key is None:
+        made = insert(catalogs).values(name=name, sequence=0).returning(catalogs.c.catalog_key)
+        key = connection.execute(made).scalar_one()
+    return Change(name, 0, 0, catalog_key=int(key))
+
+
+def _sequence(connection: Connection, catalog_key: int) -> int:
+    query = select(catalogs.c.sequence).where(catalogs.c.catalog_key == catalog_key)
+    return int(connection.execute(query).scalar_one())
