@@ -52,10 +52,10 @@ def run() -> dict[str, Any]:
 def _dataset(work: Path) -> tuple[Path, str]:
     data = os.environ.get("ZHIYIN_TEST_DATA")
     if data:
-        from zhiyin_cli.datasets import convert_movielens
+        from zhiyin_cli.datasets import movielens
 
         out = work / "movielens"
-        convert_movielens(Path(data) / "movielens-small", out)
+        movielens.convert(Path(data) / "movielens-small", out)
         return out, "movielens-small"
     raise SystemExit("set ZHIYIN_TEST_DATA to a folder that holds movielens-small")
 
