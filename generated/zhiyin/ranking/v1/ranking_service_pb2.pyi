@@ -86,6 +86,8 @@ class _SourceKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SourceKind
     """Named by the caller of Rerank."""
     SOURCE_KIND_SIMILAR: _SourceKind.ValueType  # 12
     """Like the items of a SimilarItems request."""
+    SOURCE_KIND_CATALOG: _SourceKind.ValueType  # 13
+    """From the whole catalogue, best prior first and categories taking turns: for nobody in particular, where little else is known."""
 
 class SourceKind(_SourceKind, metaclass=_SourceKindEnumTypeWrapper):
     """Where a candidate came from."""
@@ -116,6 +118,8 @@ SOURCE_KIND_CALLER: SourceKind.ValueType  # 11
 """Named by the caller of Rerank."""
 SOURCE_KIND_SIMILAR: SourceKind.ValueType  # 12
 """Like the items of a SimilarItems request."""
+SOURCE_KIND_CATALOG: SourceKind.ValueType  # 13
+"""From the whole catalogue, best prior first and categories taking turns: for nobody in particular, where little else is known."""
 Global___SourceKind: _TypeAlias = SourceKind  # noqa: Y015
 
 class _EventType:

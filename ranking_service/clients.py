@@ -1,0 +1,170 @@
+"""The two services that the recommendation asks: a deadline and a cap on every call, errors translated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import grpc
+import numpy as np
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from ranking_service.candidate import Floats
+from ranking_service.vector_cache import TextVector, TextVectorCache
+from service_runtime import request_context
+from service_runtime.channels import dependency_error
+from service_runtime.errors import FailedPrecondition, InvalidRequest, NotFound, Violation, ZhiyinError
+from zhiyin.common.v1.embedding_pb2 import VECTOR_DTYPE_FLOAT16, EmbeddingMatrix
+from zhiyin.common.v1.filter_pb2 import Filter
+from zhiyin.common.v1.item_pb2 import Item
+from zhiyin.encoder.v1 import encoder_service_pb2 as encoder_pb2
+from zhiyin.encoder.v1.encoder_service_pb2_grpc import EncoderServiceStub
+from zhiyin.retrieval.v1 import retrieval_service_pb2 as retrieval_pb2
+from zhiyin.retrieval.v1.retrieval_service_pb2_grpc import RetrievalServiceStub
+
+
+class Encoder(Protocol):
+    """Texts to vectors."""
+
+    async def embed(self, texts: Sequence[str]) -> list[TextVector]:
+        """The vectors of texts that say what somebody looks for or likes, in their order."""
+        ...
+
+    def forget(self) -> None:
+        """Drops cached vectors: they are of another model than the catalogue's."""
+        ...
+
+
+class Retrieval(Protocol):
+    """The catalogue and the search over it."""
+
+    async def search(self, request: retrieval_pb2.SearchRequest) -> retrieval_pb2.SearchResponse:
+        """Answers several queries over one state of the catalogue."""
+        ...
+
+    async def get_items(self, catalog: str, item_ids: Sequence[str], fields: Sequence[str]) -> dict[str, Item]:
+        """Those of the items that exist, by id, with these fields."""
+        ...
+
+    async def list_items(
+        self, catalog: str, condition: Filter | None, page_token: str, fields: Sequence[str]
+    ) -> tuple[Sequence[Item], str]:
+        """A page of at most 1,000 items in the order of their ids, and the token of the next page."""
+        ...
+
+
+class EncoderClient:
+    """The encoder service behind a cache of text vectors."""
+
+    def __init__(self, channel: grpc.aio.Channel, cache: TextVectorCache, timeout_s: float, reserve_s: float) -> None:
+        """`reserve_s` of the deadline is left for what comes after the encoder."""
+        self._stub = EncoderServiceStub(channel)
+        self._cache, self._timeout_s, self._reserve_s = cache, timeout_s, reserve_s
+
+    async def embed(self, texts: Sequence[str]) -> list[TextVector]:
+        """As in `Encoder`. A warm text costs no call.
+
+        Raises:
+            ZhiyinError: DeadlineTooShort when the time does not allow a call; DependencyUnavailable when the encoder
+                fails.
+        """
+        role = encoder_pb2.TEXT_ROLE_QUERY
+        known = {text: self._cache.get(role, text) for text in texts}
+        missing = [text for text, vector in known.items() if vector is None]
+        if missing:
+            request = encoder_pb2.EmbedRequest(texts=missing, role=role)
+            timeout = request_context.current().deadline.child_timeout(self._timeout_s, margin_s=self._reserve_s)
+            try:
+                reply = await self._stub.Embed(request, timeout=timeout)
+            except grpc.aio.AioRpcError as error:
+                raise dependency_error("encoder", error) from error
+            for text, row in zip(missing, matrix_rows(reply.embeddings), strict=True):
+                encoded = TextVector(row, reply.embeddings.space_fingerprint)
+                self._cache.put(role, text, encoded)
+                known[text] = encoded
+        return [vector for text in texts if (vector := known[text]) is not None]
+
+    def forget(self) -> None:
+        """As in `Encoder`."""
+        self._cache.clear()
+
+
+class RetrievalClient:
+    """The retrieval service."""
+
+    def __init__(self, channel: grpc.aio.Channel, timeout_s: float) -> None:
+        self._stub = RetrievalServiceStub(channel)
+        self._timeout_s = timeout_s
+
+    async def search(self, request: retrieval_pb2.SearchRequest) -> retrieval_pb2.SearchResponse:
+        """As in `Retrieval`.
+
+        Raises:
+            ZhiyinError: NotFound for the catalogue, InvalidRequest for the caller's filter, FailedPrecondition when
+                vectors are of another model, else DependencyUnavailable or DeadlineTooShort.
+        """
+        try:
+            return await self._stub.Search(request, timeout=self._timeout())
+        except grpc.aio.AioRpcError as error:
+            raise _retrieval_error(error, request.catalog) from error
+
+    async def get_catalog(self, catalog: str) -> None:
+        """Asks whether there is a catalogue of that name.
+
+        Raises:
+            ZhiyinError: NotFound when there is none; else as `search`.
+        """
+        try:
+            await self._stub.GetCatalog(retrieval_pb2.GetCatalogRequest(catalog=catalog), timeout=self._timeout())
+        except grpc.aio.AioRpcError as error:
+            raise _retrieval_error(error, catalog) from error
+
+    async def get_items(self, catalog: str, item_ids: Sequence[str], fields: Sequence[str]) -> dict[str, Item]:
+        """As in `Retrieval`. Raises as `search`."""
+        request = retrieval_pb2.GetItemsRequest(
+            catalog=catalog, item_ids=item_ids, read_mask=FieldMask(paths=sorted({"id", *fields}))
+        )
+        try:
+            reply = await self._stub.GetItems(request, timeout=self._timeout())
+        except grpc.aio.AioRpcError as error:
+            raise _retrieval_error(error, catalog) from error
+        return {item.id: item for item in reply.items}
+
+    async def list_items(
+        self, catalog: str, condition: Filter | None, page_token: str, fields: Sequence[str]
+    ) -> tuple[Sequence[Item], str]:
+        """As in `Retrieval`. Raises as `search`."""
+        request = retrieval_pb2.ListItemsRequest(
+            catalog=catalog,
+            page_size=1000,
+            page_token=page_token,
+            filter=condition,
+            read_mask=FieldMask(paths=sorted({"id", *fields})),
+        )
+        try:
+            reply = await self._stub.ListItems(request, timeout=self._timeout())
+        except grpc.aio.AioRpcError as error:
+            raise _retrieval_error(error, catalog) from error
+        return reply.items, reply.next_page_token
+
+    def _timeout(self) -> float:
+        return request_context.current().deadline.child_timeout(self._timeout_s)
+
+
+def matrix_rows(matrix: EmbeddingMatrix) -> Floats:
+    """Vectors off the wire as float32, shape (rows, dimensions)."""
+    dtype = "<f2" if matrix.dtype == VECTOR_DTYPE_FLOAT16 else "<f4"
+    rows = np.frombuffer(matrix.data, dtype=dtype).reshape(matrix.rows, matrix.dimensions)
+    return rows.astype(np.float32)
+
+
+def _retrieval_error(error: grpc.aio.AioRpcError, catalog: str) -> ZhiyinError:
+    """Retrieval's answers that are our caller's business pass on; the rest means that retrieval cannot serve."""
+    code, details = error.code(), error.details() or ""
+    if code is grpc.StatusCode.NOT_FOUND:
+        return NotFound("catalog", catalog)
+    if code is grpc.StatusCode.INVALID_ARGUMENT:
+        return InvalidRequest([Violation("filter", f"was refused by the catalogue: {details}")])
+    if code is grpc.StatusCode.FAILED_PRECONDITION:
+        return FailedPrecondition(details, reason="SPACE_MISMATCH")
+    return dependency_error("retrieval", error)

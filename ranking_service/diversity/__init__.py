@@ -1,0 +1,1 @@
+"""Pure re-ranking for diversity: relevance and vectors in, an order out."""

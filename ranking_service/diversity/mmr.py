@@ -1,0 +1,37 @@
+"""Maximal marginal relevance (Carbonell and Goldstein 1998), lazily: a place costs one matrix-vector product."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ranking_service.candidate import Floats
+
+# Places after which the rest comes by relevance: nobody compares the 201st item with the first.
+_MAX_STEPS = 200
+
+
+def mmr_order(relevance: Floats, vectors: Floats, diversity: float, kept: int = 1) -> Iterator[int]:
+    """Yields all rows, each next one maximising `(1 - diversity) * relevance - diversity * max similarity to those
+    before`.
+
+    Similarity is the cosine, negative ones count as 0: being the opposite of an item is no merit.
+
+    Args:
+        relevance: Shape (n,), on a scale of [0, 1], sorted falling.
+        vectors: Shape (n, d), rows of length 1 or 0.
+        diversity: In [0, 1]; 0 gives the order of relevance.
+        kept: This many first rows keep their places.
+    """
+    n = len(relevance)
+    weighted = (1.0 - diversity) * relevance
+    nearest = np.zeros(n, dtype=np.float32)
+    chosen = np.zeros(n, dtype=bool)
+    for place in range(min(n, _MAX_STEPS)):
+        row = place if place < kept else int(np.argmax(weighted - diversity * nearest))
+        yield row
+        chosen[row] = True
+        weighted[row] = -np.inf
+        np.maximum(nearest, vectors @ vectors[row], out=nearest)
+    yield from np.flatnonzero(~chosen).tolist()

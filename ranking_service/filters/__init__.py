@@ -1,0 +1,1 @@
+"""What must not be in a list, one rule a file. A filter names ids; it never judges quality."""

@@ -1,0 +1,149 @@
+"""Serves lists page by page: the slate from the pipeline or the store, reasons, tokens, the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from typing import TypeVar
+
+from ranking_service import metrics
+from ranking_service.attribution import attribution_token
+from ranking_service.candidate import SourceKind
+from ranking_service.clients import Retrieval
+from ranking_service.conversions import masked_item
+from ranking_service.filters.filters import dropped_ids
+from ranking_service.list_store import ListStore
+from ranking_service.page import Page, read_page
+from ranking_service.page_token import PageToken
+from ranking_service.pipeline import Recommender
+from ranking_service.query import Query
+from ranking_service.reasons import Followers, loudest_source, reason_for
+from ranking_service.search_request import RANKING_FIELDS
+from ranking_service.selectors.slate import Slate
+from ranking_service.stages import Journal
+from ranking_service.taste import first_impression
+from ranking_service.user_state import Statistics, UserReader, UserState
+from service_runtime.errors import ZhiyinError
+from service_runtime.signed_token import TokenSigner
+from zhiyin.common.v1.item_pb2 import Item
+from zhiyin.ranking.v1 import ranking_service_pb2 as pb2
+
+_FOLLOWERS = 100
+T = TypeVar("T")
+
+
+class ListServer:
+    """Makes lists, keeps them for their next pages, and words them."""
+
+    def __init__(
+        self,
+        recommender: Recommender,
+        store: ListStore,
+        users: UserReader,
+        retrieval: Retrieval,
+        statistics: Statistics,
+        signer: TokenSigner,
+        executor: Executor,
+    ) -> None:
+        self._recommender, self._store, self._users, self._retrieval = recommender, store, users, retrieval
+        self._statistics, self._signer, self._executor = statistics, signer, executor
+
+    async def first_page(self, query: Query, size: int, journal: Journal) -> tuple[Slate, Page]:
+        """A new list."""
+        slate = await self._recommender.make_list(query, journal)
+        with journal.stage("diversify"):
+            page = await self._in_thread(read_page, slate, size)
+        if page.has_more:
+            self._store.put(slate)
+        return slate, page
+
+    async def next_page(self, query: Query, token: PageToken, size: int, journal: Journal) -> tuple[Slate, Page]:
+        """More of a list: of the very same while it is kept, else of one made anew without what was served."""
+        slate = self._store.get(token.list_id)
+        if slate is None:
+            metrics.LISTS_REBUILT.inc()
+            slate = await self._recommender.make_list(query, journal, token.list_id)
+            self._store.put(slate)
+            return slate, await self._in_thread(read_page, slate, size, 0, token.served)
+        with journal.stage("user"):
+            state = UserState(query.user_id)
+            if query.user_id:
+                state = await self._users.read(query.catalog, query.user_id, query.consistency_token)
+        dropped = dropped_ids(first_impression(query, state))
+        with journal.stage("diversify"):
+            return slate, await self._in_thread(read_page, slate, size, token.places, token.served, dropped)
+
+    async def entries(
+        self, slate: Slate, page: Page, fields: Sequence[str], explain: bool, journal: Journal
+    ) -> list[pb2.RecommendedItem]:
+        """The places of a page for the wire."""
+        full: Mapping[str, Item] = {}
+        if page.places and not set(fields) <= set(RANKING_FIELDS):
+            with journal.stage("hydrate"):
+                full = await self._full_items(slate, page, fields, journal)
+        with journal.stage("explain"):
+            return await self._in_thread(self._word, slate, page, fields, explain, full)
+
+    async def _full_items(
+        self, slate: Slate, page: Page, fields: Sequence[str], journal: Journal
+    ) -> Mapping[str, Item]:
+        ids = [slate.items[place.row].id for place in page.places]
+        try:
+            return await self._retrieval.get_items(slate.taste.query.catalog, ids, fields)
+        except ZhiyinError as error:
+            journal.degrade("hydrate", "UNAVAILABLE", f"items have only the fields that ranking reads: {error.message}")
+            return {}
+
+    def _word(
+        self, slate: Slate, page: Page, fields: Sequence[str], explain: bool, full: Mapping[str, Item]
+    ) -> list[pb2.RecommendedItem]:
+        followers = self._followers(slate.taste.query.catalog)
+        at_hand = [field for field in fields if field in RANKING_FIELDS]
+        entries = []
+        for rank, place in enumerate(page.places, start=page.first_rank):
+            item = slate.items[place.row]
+            entry = pb2.RecommendedItem(
+                item=masked_item(full[item.id], fields) if item.id in full else masked_item(item, at_hand),
+                rank=rank,
+                score=float(slate.scores.total[place.row]),
+                attribution_token=attribution_token(self._signer, slate, item.id, rank, place.propensity),
+            )
+            source = loudest_source(slate, place.row, place.explored)
+            metrics.SERVED.labels(source.name.lower()).inc()
+            if explain:
+                entry.sources.extend(_source_scores(slate, place.row))
+                reason = reason_for(slate, place.row, source, followers)
+                entry.reason.CopyFrom(pb2.Reason(source=int(source), text=reason.text, item_ids=reason.item_ids))  # type: ignore[arg-type]
+            entries.append(entry)
+        return entries
+
+    def _followers(self, catalog: str) -> Followers:
+        @functools.lru_cache(maxsize=16)
+        def followers(item_id: str) -> frozenset[str]:
+            return frozenset(other for other, _ in self._statistics.transitions(catalog, {item_id: 1.0}, _FOLLOWERS))
+
+        return followers
+
+    async def _in_thread(self, function: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
+
+
+def _source_scores(slate: Slate, row: int) -> list[pb2.SourceScore]:
+    """What each source that proposed the item thought of it."""
+    return [
+        pb2.SourceScore(
+            source=int(kind),  # type: ignore[arg-type]
+            rank=int(said.ranks[row]),
+            score=float(said.scores[row]),
+            contribution=_contribution(slate, kind, row),
+        )
+        for kind, said in slate.provenance.items()
+        if said.ranks[row] > 0
+    ]
+
+
+def _contribution(slate: Slate, kind: SourceKind, row: int) -> float:
+    contributions = slate.scores.by_source.get(kind)
+    return float(contributions[row]) if contributions is not None else 0.0

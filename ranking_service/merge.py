@@ -1,0 +1,59 @@
+"""All sources' candidates into one pool, each once, who proposed what kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
+
+import numpy as np
+
+from ranking_service.candidate import Floats, Pool, Provenance, SourceKind
+from ranking_service.clients import matrix_rows
+from ranking_service.sources.source import Plan
+from zhiyin.retrieval.v1.retrieval_service_pb2 import QueryHits, SearchResponse
+
+
+def merge(plans: Mapping[SourceKind, Plan], reply: SearchResponse) -> Pool:
+    """Puts retrieval's answer and the local proposals together. No candidate is lost, none is there twice.
+
+    Args:
+        plans: What each source asked for.
+        reply: The answer to all of it: hits, and those of the local proposals that exist, match and are available.
+    """
+    rows = {item.id: row for row, item in enumerate(reply.items)}
+    hits = {result.name: result for result in reply.results}
+    return Pool(
+        items=list(reply.items),
+        vectors=matrix_rows(reply.item_vectors) if reply.item_vectors.rows else np.zeros((len(rows), 1), np.float32),
+        query_vectors=_query_vectors(reply),
+        provenance={kind: _provenance(plan, hits, rows) for kind, plan in plans.items()},
+    )
+
+
+def _provenance(plan: Plan, hits: Mapping[str, QueryHits], rows: Mapping[str, int]) -> Provenance:
+    ranks = np.zeros(len(rows), dtype=np.int32)
+    scores = np.zeros(len(rows), dtype=np.float32)
+    found = [(rows[item_id], score) for item_id, score in plan.proposals if item_id in rows]
+    found += _take_turns([hits[ask.name] for ask in plan.asks if ask.name in hits])
+    place = 0
+    for row, score in found:
+        if ranks[row] == 0:
+            place += 1
+            ranks[row] = place
+            scores[row] = score
+        else:
+            scores[row] = max(scores[row], score)
+    return Provenance(ranks, scores)
+
+
+def _take_turns(results: Sequence[QueryHits]) -> list[tuple[int, float]]:
+    """The hits of a source's queries: each query's best, then each one's second, and so on."""
+    columns = [list(zip(result.item_indices, result.scores, strict=True)) for result in results]
+    return [hit for place in zip_longest(*columns) for hit in place if hit is not None]
+
+
+def _query_vectors(reply: SearchResponse) -> dict[str, Floats]:
+    if not reply.query_vectors.rows:
+        return {}
+    vectors = matrix_rows(reply.query_vectors)
+    return {result.name: vector for result, vector in zip(reply.results, vectors, strict=True) if vector.any()}

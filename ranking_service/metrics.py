@@ -1,0 +1,23 @@
+"""Prometheus metrics of the recommendation."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+STAGE_SECONDS = Histogram(
+    "zhiyin_ranking_stage_duration_seconds",
+    "Time of one stage of a list.",
+    ["stage"],
+    buckets=(0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
+)
+DEGRADED = Counter("zhiyin_ranking_degraded_total", "Lists made without a part.", ["component", "reason"])
+CANDIDATES = Histogram(
+    "zhiyin_ranking_candidates_count",
+    "Candidates of a list after the merge.",
+    buckets=(0, 1, 3, 10, 30, 100, 200, 300, 400, 600, 1000, 2000),
+)
+SOURCE_CANDIDATES = Counter("zhiyin_ranking_source_candidates_total", "Candidates proposed, by source.", ["source"])
+SERVED = Counter("zhiyin_ranking_served_items_total", "Items in lists, by the source of their reason.", ["source"])
+CACHE_LOOKUPS = Counter("zhiyin_ranking_cache_lookups_total", "Look-ups in the caches.", ["cache", "result"])
+LIST_STORE_BYTES = Gauge("zhiyin_ranking_list_store_bytes", "Memory of lists kept for their next pages.")
+LISTS_REBUILT = Counter("zhiyin_ranking_lists_rebuilt_total", "Next pages made anew because their list was gone.")

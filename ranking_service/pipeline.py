@@ -1,0 +1,184 @@
+"""How a list is made. `Recommender.make_list` is the table of contents; each step is a file of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from ranking_service import metrics
+from ranking_service.candidate import Pool, SourceKind
+from ranking_service.clients import Encoder, Retrieval
+from ranking_service.filters.filters import dropped_ids, in_order_of_weight
+from ranking_service.merge import merge
+from ranking_service.query import Query
+from ranking_service.scorers.nudges import nudges
+from ranking_service.scorers.weighted_sum import Scores, weighted_sum
+from ranking_service.search_request import SPACE, search_request
+from ranking_service.selectors.slate import Slate, Versions, make_slate
+from ranking_service.sources.source import Plan, Source
+from ranking_service.stages import Journal
+from ranking_service.taste import Taste
+from ranking_service.user_state import Statistics
+from service_runtime.errors import DependencyUnavailable, FailedPrecondition
+from service_runtime.telemetry import get_logger
+from zhiyin.retrieval.v1.retrieval_service_pb2 import SearchResponse
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ListLimits:
+    """Bounds of one list.
+
+    Attributes:
+        max_candidates: The best so many after scoring are ordered for diversity.
+        max_length: Places of a list over all its pages.
+    """
+
+    max_candidates: int = 200
+    max_length: int = 200
+
+
+Weights = Callable[[Taste], Mapping[SourceKind, float]]
+"""How much each source counts for a taste."""
+
+
+class Understands(Protocol):
+    """Makes a taste of a query."""
+
+    async def of(self, query: Query, journal: Journal) -> Taste:
+        """The taste of whoever the query is for."""
+        ...
+
+    async def with_vectors(self, taste: Taste, journal: Journal) -> Taste:
+        """The same taste, its texts encoded anew."""
+        ...
+
+
+class Recommender:
+    """Makes lists."""
+
+    def __init__(
+        self,
+        understanding: Understands,
+        sources: Sequence[Source],
+        weights: Weights,
+        required: frozenset[SourceKind],
+        encoder: Encoder,
+        retrieval: Retrieval,
+        statistics: Statistics,
+        limits: ListLimits,
+        executor: Executor,
+    ) -> None:
+        """`required` sources fail the request when they fail; the others are reported in the journal and left out."""
+        self._understanding, self._sources, self._weights = understanding, sources, weights
+        self._required = required
+        self._encoder, self._retrieval, self._statistics = encoder, retrieval, statistics
+        self._limits, self._executor = limits, executor
+
+    async def make_list(self, query: Query, journal: Journal, list_id: str = "") -> Slate:
+        """A slate for a query: who asks, what might fit, what fits best.
+
+        Args:
+            query: What is asked.
+            journal: Gets the time of each stage and what had to be left out.
+            list_id: Of the list that is made anew; empty: a new list.
+
+        Raises:
+            ZhiyinError: The catalogue is unknown, the filter wrong, retrieval down, or a required source failed.
+        """
+        with journal.stage("user"):
+            taste = await self._understanding.of(query, journal)
+        with journal.stage("sources"):
+            plans = self.ask_sources(taste, journal)
+        with journal.stage("retrieve"):
+            taste, plans, reply = await self._retrieve(taste, plans, journal)
+        # Numbers from here on: in a thread, so that the event loop goes on answering others.
+        rank = functools.partial(self._rank, taste, plans, reply, journal, list_id or secrets.token_urlsafe(9))
+        return await asyncio.get_running_loop().run_in_executor(self._executor, rank)
+
+    def _rank(
+        self, taste: Taste, plans: Mapping[SourceKind, Plan], reply: SearchResponse, journal: Journal, list_id: str
+    ) -> Slate:
+        with journal.stage("merge"):
+            pool = merge(plans, reply)
+            metrics.CANDIDATES.observe(len(pool))
+        with journal.stage("filter"):
+            pool = keep_allowed(pool, taste)
+        with journal.stage("score"):
+            scores = self.score(taste, plans, pool)
+        with journal.stage("select"):
+            limits, versions = self._limits, self._versions(taste.query.catalog, reply)
+            return make_slate(list_id, taste, pool, scores, limits.max_candidates, limits.max_length, versions)
+
+    def ask_sources(self, taste: Taste, journal: Journal) -> dict[SourceKind, Plan]:
+        """Every source's plan. One that fails is reported and left out, if required it fails the list."""
+        plans = {}
+        for source in self._sources:
+            if source.kind in self._required and any(d.component == source.kind.component for d in journal.degraded):
+                raise DependencyUnavailable("encoder", f"{source.kind.component} is required and cannot be asked")
+            try:
+                plans[source.kind] = source.plan(taste)
+            except Exception:
+                if source.kind in self._required:
+                    raise
+                log.exception("source_failed", source=source.kind.component)
+                journal.degrade(source.kind.component, "FAILED", "the source failed; the log of the service says why")
+        return plans
+
+    async def _retrieve(
+        self, taste: Taste, plans: dict[SourceKind, Plan], journal: Journal
+    ) -> tuple[Taste, dict[SourceKind, Plan], SearchResponse]:
+        """One search for everything. Text vectors that turn out to be of another model: encoded anew, then left out."""
+        try:
+            return await self._search(taste, plans)
+        except FailedPrecondition:
+            self._encoder.forget()
+            taste = await self._understanding.with_vectors(taste, journal)
+        try:
+            return await self._search(taste, self.ask_sources(taste, journal))
+        except FailedPrecondition as error:
+            for kind, vector in ((SourceKind.QUERY, taste.query_vector), (SourceKind.PROFILE, taste.profile_vector)):
+                if vector is not None:
+                    journal.degrade(kind.component, "MODEL_MISMATCH", error.message)
+            taste = replace(taste, query_vector=None, profile_vector=None)
+        return await self._search(taste, self.ask_sources(taste, journal))
+
+    async def _search(
+        self, taste: Taste, plans: dict[SourceKind, Plan]
+    ) -> tuple[Taste, dict[SourceKind, Plan], SearchResponse]:
+        latest = [interaction.item_id for interaction in reversed(taste.state.recent) if interaction.item_id]
+        request = search_request(taste.query, plans, in_order_of_weight(dropped_ids(taste), latest))
+        if not request.queries and not request.hydrate_item_ids:
+            return taste, plans, SearchResponse()
+        reply = await self._retrieval.search(request)
+        version = reply.space_versions.get(SPACE, 0)
+        comparable = {i: known for i, known in taste.known_items.items() if known.space_version == version}
+        return replace(taste, known_items=comparable), plans, reply
+
+    def score(self, taste: Taste, plans: Mapping[SourceKind, Plan], pool: Pool) -> Scores:
+        """The relevance of every candidate and what it is made of."""
+        evidence = {}
+        resolutions = {}
+        for source in self._sources:
+            if source.kind in plans and (values := source.evidence(taste, plans[source.kind], pool)) is not None:
+                evidence[source.kind] = values
+                resolutions[source.kind] = source.resolution
+        return weighted_sum(pool, evidence, resolutions, self._weights(taste), nudges(taste, pool))
+
+    def _versions(self, catalog: str, reply: SearchResponse) -> Versions:
+        return Versions("builtin", dict(reply.space_versions), reply.sequence, self._statistics.event_sequence(catalog))
+
+
+def keep_allowed(pool: Pool, taste: Taste) -> Pool:
+    """The pool without what the filters drop. Retrieval left most of it out already; this holds whatever it did."""
+    dropped = dropped_ids(taste)
+    rows = [row for row, item_id in enumerate(pool.ids) if not any(item_id in ids for ids in dropped)]
+    return pool if len(rows) == len(pool) else pool.take(np.array(rows, dtype=np.int32))

@@ -1,0 +1,1 @@
+"""How relevant each candidate is."""

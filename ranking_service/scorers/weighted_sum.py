@@ -1,0 +1,72 @@
+"""Relevance as a weighted sum of z-scores over the pool.
+
+    score(i) = sum over sources s of  w_s * clip((e_s(i) - mean e_s) / max(std e_s, resolution_s), -3, 3)
+               + prior, language, aversion and familiarity (see `scorers.nudges`)
+
+where `e_s(i)` is the evidence of source s for candidate i, filled in also where s did not propose i.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ranking_service.candidate import Floats, Pool, SourceKind
+
+# No single source may carry an item further than this: sparse evidence gives z-scores beyond 10.
+_CLIP = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Relevance and what it is made of; all shapes (n,).
+
+    Attributes:
+        total: The sum of everything below.
+        by_source: Weighted z-scores.
+        nudge: Everything that is no source's.
+    """
+
+    total: Floats
+    by_source: Mapping[SourceKind, Floats]
+    nudge: Floats
+
+    def take(self, rows: np.ndarray[tuple[int], np.dtype[np.int32]]) -> Scores:
+        """Only these candidates, in their order."""
+        return Scores(self.total[rows], {k: v[rows] for k, v in self.by_source.items()}, self.nudge[rows])
+
+
+def z_scores(evidence: Floats, resolution: float) -> Floats:
+    """Evidence in standard deviations from its mean, clipped at 3; differences below `resolution` mean little."""
+    if len(evidence) == 0:
+        return evidence
+    deviation = max(float(evidence.std()), resolution)
+    clipped: Floats = np.clip((evidence - evidence.mean()) / deviation, -_CLIP, _CLIP).astype(np.float32)
+    return clipped
+
+
+def weighted_sum(
+    pool: Pool,
+    evidence: Mapping[SourceKind, Floats],
+    resolutions: Mapping[SourceKind, float],
+    weights: Mapping[SourceKind, float],
+    nudge: Floats,
+) -> Scores:
+    """Scores every candidate.
+
+    Args:
+        pool: The candidates, n of them.
+        evidence: Of each source that has an opinion, shape (n,).
+        resolutions: Of each source.
+        weights: Of each source; sources without one count nothing.
+        nudge: Added as it is, shape (n,).
+    """
+    total = nudge.astype(np.float32, copy=True)
+    by_source = {}
+    for kind, values in evidence.items():
+        weight = weights.get(kind, 0.0)
+        by_source[kind] = (weight * z_scores(values, resolutions[kind])).astype(np.float32)
+        total += by_source[kind]
+    return Scores(total, by_source, nudge)

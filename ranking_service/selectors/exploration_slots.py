@@ -1,0 +1,56 @@
+"""Places set aside for items that are tried out, with the chance each item had of standing there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One place of a list.
+
+    Attributes:
+        row: The candidate.
+        explored: Whether the place is an exploration slot.
+        propensity: P(this item in this place | the request and the places before); 1 outside of exploration slots.
+    """
+
+    row: int
+    explored: bool = False
+    propensity: float = 1.0
+
+
+def fill_places(
+    main: Iterator[int], drawn: Sequence[int], chance_drawn: Sequence[float], share: float
+) -> Iterator[Place]:
+    """Yields all places, lazily; the first k do not depend on how many are read.
+
+    The slots lie evenly: place p is one when `floor(p * share)` grows there. A slot takes the next of the drawn items
+    that has no place yet. Since their order is random, each of the r that remain had the chance 1/r; times the chance
+    of having been drawn from the sample at all, that is the propensity. It has a floor of 1 / size of the sample.
+
+    Args:
+        main: Rows in the order of the list without exploration.
+        drawn: Rows of the drawn items that passed the filters, in random order.
+        chance_drawn: The chance each had of being drawn.
+        share: Of places, in [0, 1].
+    """
+    taken: set[int] = set()
+    waiting = list(zip(drawn, chance_drawn, strict=True))
+    place = 0
+    while True:
+        place += 1
+        is_slot = math.floor(place * share + 1e-9) > math.floor((place - 1) * share + 1e-9)
+        waiting = [entry for entry in waiting if entry[0] not in taken] if is_slot else waiting
+        if is_slot and waiting:
+            row, chance = waiting.pop(0)
+            found = Place(row, True, chance / (len(waiting) + 1))
+        else:
+            row = next((row for row in main if row not in taken), -1)
+            if row < 0:
+                return
+            found = Place(row)
+        taken.add(found.row)
+        yield found

@@ -1,0 +1,64 @@
+"""The gRPC servicer: each RPC lives with its subject; what this release cannot do says so here."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from google.protobuf.duration_pb2 import Duration
+
+from ranking_service import conversions
+from ranking_service.rpcs_recommend import RecommendRpcs, Serving
+from ranking_service.rpcs_users import UserRpcs
+from ranking_service.settings import RankingSettings
+from ranking_service.user_side import UserSide
+from service_runtime.errors import NotImplementedYet
+from zhiyin.ranking.v1 import ranking_service_pb2 as pb2
+from zhiyin.ranking.v1.ranking_service_pb2_grpc import RankingServiceServicer
+
+
+class RankingServicer(UserRpcs, RecommendRpcs, RankingServiceServicer):
+    """RankingService over the user side and the recommendation."""
+
+    def __init__(self, user_side: UserSide, serving: Serving, settings: RankingSettings) -> None:
+        super().__init__(user_side)
+        self.user_side, self.serving, self._settings = user_side, serving, settings
+
+    async def GetLimits(self, request: pb2.GetLimitsRequest, context: object) -> pb2.GetLimitsResponse:
+        """What this server accepts."""
+        settings = self._settings
+        deadline = Duration()
+        deadline.FromNanoseconds(int(settings.default_deadline_s * 1e9))
+        return pb2.GetLimitsResponse(
+            max_events_per_batch=settings.max_events_per_batch,
+            max_users_per_batch=settings.max_users_per_batch,
+            max_message_bytes=settings.max_message_bytes,
+            max_queued_bytes=settings.max_queued_bytes,
+            max_page_size=conversions.MAX_PAGE_SIZE,
+            max_rerank_candidates=conversions.MAX_RERANK_CANDIDATES,
+            max_list_length=settings.max_list_length,
+            default_deadline=deadline,
+        )
+
+    async def Explain(self, request: pb2.ExplainRequest, context: object) -> NoReturn:
+        """Not in this release."""
+        raise NotImplementedYet("Explain")
+
+    async def PutRule(self, request: pb2.PutRuleRequest, context: object) -> NoReturn:
+        """Not in this release."""
+        raise NotImplementedYet("PutRule")
+
+    async def ListRules(self, request: pb2.ListRulesRequest, context: object) -> NoReturn:
+        """Not in this release."""
+        raise NotImplementedYet("ListRules")
+
+    async def DeleteRule(self, request: pb2.DeleteRuleRequest, context: object) -> NoReturn:
+        """Not in this release."""
+        raise NotImplementedYet("DeleteRule")
+
+    async def ListBundles(self, request: pb2.ListBundlesRequest, context: object) -> NoReturn:
+        """Not in this release."""
+        raise NotImplementedYet("ListBundles")
+
+    async def ActivateBundle(self, request: pb2.ActivateBundleRequest, context: object) -> NoReturn:
+        """Not in this release."""
+        raise NotImplementedYet("ActivateBundle")

@@ -1,0 +1,28 @@
+"""What many act on lately."""
+
+from __future__ import annotations
+
+from ranking_service.candidate import Floats, Pool, SourceKind
+from ranking_service.sources.proposed_scores import proposed_scores
+from ranking_service.sources.source import Plan
+from ranking_service.taste import Taste
+from ranking_service.user_state import Statistics
+
+
+class PopularSource:
+    """The most popular items, older interactions counting less."""
+
+    kind = SourceKind.POPULAR
+    resolution = 1e-3
+
+    def __init__(self, statistics: Statistics, limit: int) -> None:
+        self._statistics, self._limit = statistics, limit
+
+    def plan(self, taste: Taste) -> Plan:
+        """Ids from the statistics; more of them where little else is known."""
+        limit = self._limit if taste.is_personal else 3 * self._limit
+        return Plan(proposals=tuple(self._statistics.popular(taste.query.catalog, taste.query.now, limit)))
+
+    def evidence(self, taste: Taste, plan: Plan, pool: Pool) -> Floats | None:
+        """How popular, as a logarithm."""
+        return proposed_scores(pool, self.kind)

@@ -1,0 +1,35 @@
+"""What others did after the user's recent items."""
+
+from __future__ import annotations
+
+from ranking_service.candidate import Floats, Pool, SourceKind
+from ranking_service.sources.proposed_scores import proposed_scores
+from ranking_service.sources.source import Plan
+from ranking_service.taste import Taste
+from ranking_service.user_state import Statistics
+
+# Weight of the user's items by their place, latest first; measured best for next-item prediction.
+_DECAY_PER_PLACE = 0.6
+_ITEMS = 12
+
+
+class TransitionSource:
+    """Items that followed the user's latest ones in other users' sessions."""
+
+    kind = SourceKind.TRANSITION
+    resolution = 1e-3
+
+    def __init__(self, statistics: Statistics, limit: int) -> None:
+        self._statistics, self._limit = statistics, limit
+
+    def plan(self, taste: Taste) -> Plan:
+        """Ids from the statistics."""
+        if not taste.likes:
+            return Plan()
+        weights = {anchor.item_id: _DECAY_PER_PLACE**place for place, anchor in enumerate(taste.likes[:_ITEMS])}
+        found = self._statistics.transitions(taste.query.catalog, weights, self._limit)
+        return Plan(proposals=tuple(found))
+
+    def evidence(self, taste: Taste, plan: Plan, pool: Pool) -> Floats | None:
+        """How often, as a logarithm."""
+        return proposed_scores(pool, self.kind)

@@ -1,0 +1,149 @@
+"""Bounded caches that keep a warm user from costing an encoder call or a second retrieval call."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from ranking_service import metrics
+from ranking_service.candidate import Floats
+
+# An item that was missing is looked for again after this time.
+_MISSING_AGE_S = 2.0
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class LruCache(Generic[K, V]):
+    """The entries used last, at most `capacity`. Used on the event loop only, so it needs no lock."""
+
+    def __init__(self, capacity: int, name: str) -> None:
+        self._capacity, self._name = capacity, name
+        self._entries: OrderedDict[K, V] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, key: K) -> V | None:
+        """The entry, now the one used last; None when there is none."""
+        value = self._entries.get(key)
+        if value is not None:
+            self._entries.move_to_end(key)
+        metrics.CACHE_LOOKUPS.labels(self._name, "miss" if value is None else "hit").inc()
+        return value
+
+    def put(self, key: K, value: V) -> None:
+        """Keeps an entry, dropping those used longest ago."""
+        self._entries[key] = value
+        self._entries.move_to_end(key)
+        while len(self._entries) > self._capacity:
+            self._entries.popitem(last=False)
+
+    def discard(self, key: K) -> None:
+        """Forgets an entry, if there is one."""
+        self._entries.pop(key, None)
+
+    def clear(self) -> None:
+        """Forgets everything."""
+        self._entries.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class TextVector:
+    """A text as the encoder sees it. `vector` has length 1; `fingerprint` names the space."""
+
+    vector: Floats
+    fingerprint: str
+
+
+class TextVectorCache:
+    """Vectors of queries and profiles, by space fingerprint, role and hash of the text (which is not kept)."""
+
+    def __init__(self, capacity: int) -> None:
+        self._entries: LruCache[tuple[str, int, bytes], TextVector] = LruCache(capacity, "text_vectors")
+        self._fingerprint = ""
+
+    def get(self, role: int, text: str) -> TextVector | None:
+        """The vector of a text in the space that the encoder had when it last answered."""
+        return self._entries.get((self._fingerprint, role, _digest(text)))
+
+    def put(self, role: int, text: str, vector: TextVector) -> None:
+        """Keeps a vector. Its fingerprint becomes the current one: vectors of an older model are never found again."""
+        self._fingerprint = vector.fingerprint
+        self._entries.put((vector.fingerprint, role, _digest(text)), vector)
+
+    def clear(self) -> None:
+        """Forgets everything: the encoder and the catalogue turned out to have different models."""
+        self._entries.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class KnownItem:
+    """What is remembered of an item that a user acted on.
+
+    Attributes:
+        vector: As the semantic space compares it; shape (d,), of length 1 or 0.
+        space_version: Version of the semantic space the vector is from.
+        revision: The item's revision at that time.
+        title: For reasons.
+        exists: False: the catalogue has no such item; remembered for a few seconds.
+        stale_at: Monotonic seconds after which it is read again.
+    """
+
+    vector: Floats
+    space_version: int
+    revision: int
+    title: str
+    exists: bool
+    stale_at: float
+
+
+class ItemCache:
+    """Items users acted on, by catalogue, space version and item. A newer revision replaces the older one.
+
+    An entry may be up to `max_age_s` behind the catalogue. It decides how a history is grouped and worded, never what
+    is compared with the
+    candidates: retrieval takes the examples' own vectors at the moment of the search.
+    """
+
+    def __init__(self, capacity: int, max_age_s: float) -> None:
+        self._entries: LruCache[tuple[str, int, str], KnownItem] = LruCache(capacity, "items")
+        self._max_age_s = max_age_s
+        self._versions: dict[str, int] = {}
+
+    def find(self, catalog: str, item_ids: Iterable[str]) -> dict[str, KnownItem]:
+        """Those that are known and fresh in the catalogue's present space version."""
+        version, now = self._versions.get(catalog, 0), time.monotonic()
+        found = {}
+        for item_id in item_ids:
+            known = self._entries.get((catalog, version, item_id))
+            if known is not None and known.stale_at > now:
+                found[item_id] = known
+        return found
+
+    def remember(self, catalog: str, version: int, item_id: str, revision: int, title: str, vector: Floats) -> None:
+        """Keeps what retrieval said about an item."""
+        self._versions[catalog] = version
+        stale_at = time.monotonic() + self._max_age_s
+        self._entries.put((catalog, version, item_id), KnownItem(vector, version, revision, title, True, stale_at))
+
+    def remember_missing(self, catalog: str, version: int, item_id: str) -> None:
+        """Keeps, for a moment, that there is no such item: events on unknown items must not cost a call each time."""
+        nothing = np.zeros(1, dtype=np.float32)
+        stale_at = time.monotonic() + min(_MISSING_AGE_S, self._max_age_s)
+        self._entries.put((catalog, version, item_id), KnownItem(nothing, version, 0, "", False, stale_at))
+
+    def space_version_seen(self, catalog: str, version: int) -> None:
+        """Retrieval answered with this version of the semantic space: vectors of others no longer count."""
+        self._versions[catalog] = version
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
