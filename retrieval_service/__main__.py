@@ -1,0 +1,22 @@
+"""`python -m retrieval_service --data-dir DIR --encoder-address HOST:PORT`: runs the retrieval service."""
+
+import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy is imported
+
+import sys
+
+from retrieval_service.service import RetrievalService
+from retrieval_service.settings import RetrievalSettings
+from service_runtime.server import run_service
+from service_runtime.settings import load_settings
+
+
+def main() -> None:
+    """Reads the settings and runs the service until it is told to stop."""
+    settings = load_settings(RetrievalSettings, sys.argv[1:])
+    run_service(lambda: RetrievalService(settings), settings)
+
+
+if __name__ == "__main__":
+    main()

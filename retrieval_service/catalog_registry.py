@@ -1,0 +1,64 @@
+"""The catalogues of the service, by name, each with what is in memory of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from retrieval_service.directory import Directory
+from retrieval_service.item_store import CatalogRow, SpaceRow
+from service_runtime.errors import NotFound
+
+DEFAULT_CATALOG = "default"
+
+
+@dataclass(slots=True)
+class CatalogState:
+    """One catalogue.
+
+    Attributes:
+        row: As stored.
+        directory: Ids and filters.
+        space: The semantic space; None until the first vector.
+    """
+
+    row: CatalogRow
+    directory: Directory
+    space: SpaceRow | None = None
+
+
+class CatalogRegistry:
+    """Catalogues by name. Changed by the writer's thread; a change is one assignment, so readers need no lock."""
+
+    def __init__(self) -> None:
+        self._by_name: dict[str, CatalogState] = {}
+        self._by_id: dict[int, CatalogState] = {}
+
+    def __iter__(self) -> Iterator[CatalogState]:
+        return iter([self._by_name[name] for name in sorted(self._by_name)])
+
+    def get(self, name: str) -> CatalogState:
+        """A catalogue.
+
+        Raises:
+            NotFound: There is none of that name.
+        """
+        state = self._by_name.get(name)
+        if state is None:
+            raise NotFound("catalog", name)
+        return state
+
+    def find(self, catalog_id: int) -> CatalogState | None:
+        """A catalogue by its id; None when it was dropped."""
+        return self._by_id.get(catalog_id)
+
+    def put(self, state: CatalogState) -> None:
+        """Adds a catalogue."""
+        self._by_name[state.row.name] = state
+        self._by_id[state.row.catalog_id] = state
+
+    def drop(self, catalog_id: int) -> None:
+        """Forgets a catalogue."""
+        state = self._by_id.pop(catalog_id, None)
+        if state is not None and self._by_name.get(state.row.name) is state:
+            del self._by_name[state.row.name]

@@ -1,0 +1,230 @@
+"""The way of a write: plan -> encode (no lock held) -> commit -> apply -> answer.
+
+`apply` runs in the writer's thread after each commit, in commit order: first the index, then the directory, which makes
+the batch visible as a whole. At start the same two are filled from the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Protocol, TypeVar
+
+from retrieval_service import metrics
+from retrieval_service.catalog_registry import DEFAULT_CATALOG, CatalogRegistry, CatalogState
+from retrieval_service.directory import Directory, PayloadCache
+from retrieval_service.encoder_client import TextEncoder
+from retrieval_service.index_host import IndexHost
+from retrieval_service.item import passage_hash
+from retrieval_service.item_store import CatalogRow, Connection, ItemStore
+from retrieval_service.item_writes import (
+    CatalogCreated,
+    CatalogDropped,
+    Committed,
+    DeleteBatch,
+    DeleteOutcome,
+    EncodedPassage,
+    ItemsCommitted,
+    ItemWrites,
+    NeedsVectorsError,
+    UpsertBatch,
+    UpsertOutcome,
+    UpsertPlan,
+)
+from service_runtime.errors import NotFound, RevisionConflict
+
+T = TypeVar("T")
+# How often a batch is encoded anew because other writes to the same items came in between.
+_MAX_ROUNDS = 5
+
+
+class WriteQueue(Protocol):
+    """The one writer of the store (service_runtime.sql_writer.SqlWriter)."""
+
+    def submit(self, write: Callable[[Connection], Committed], size_bytes: int) -> Awaitable[Committed]:
+        """Commits and applies a write."""
+        ...
+
+
+@dataclass(slots=True)
+class PreparedUpsert:
+    """A batch that was planned and encoded; `plan` is of the state it was planned on."""
+
+    batch: UpsertBatch
+    plan: UpsertPlan
+    encoded: dict[bytes, EncodedPassage] = field(default_factory=dict)
+
+
+class CatalogWriter:
+    """Writes items and catalogues.
+
+    Args:
+        store: The truth.
+        writes: What writes do to it.
+        queue: The one writer; it calls `apply`.
+        registry: Catalogues in memory.
+        host: The indexes.
+        encoder: Text to vectors.
+        cache: Items in memory.
+        threads: For what reads the store.
+    """
+
+    def __init__(
+        self,
+        store: ItemStore,
+        writes: ItemWrites,
+        registry: CatalogRegistry,
+        host: IndexHost,
+        encoder: TextEncoder,
+        cache: PayloadCache,
+        threads: Executor,
+    ) -> None:
+        self._store, self._writes, self._registry, self._host = store, writes, registry, host
+        self._encoder, self._cache, self._threads = encoder, cache, threads
+        self._queue: WriteQueue | None = None
+
+    def use(self, queue: WriteQueue) -> None:
+        """Sets the writer, which in turn needs `apply`."""
+        self._queue = queue
+
+    # ---- requests
+
+    async def prepare(self, batch: UpsertBatch) -> PreparedUpsert:
+        """Plans a batch and encodes what has no vector. Refuses before any work is spent.
+
+        Raises:
+            ZhiyinError: As ItemWrites.plan_upsert, or of the encoder.
+        """
+        state = self._registry.get(batch.catalog)
+
+        def plan() -> UpsertPlan:
+            with self._store.reading() as connection:
+                return self._writes.plan_upsert(connection, state.row.catalog_id, batch, datetime.now(UTC))
+
+        prepared = PreparedUpsert(batch, await self._in_thread(plan))
+        await self._encode(prepared, prepared.plan.missing({}))
+        return prepared
+
+    async def commit(self, prepared: PreparedUpsert) -> UpsertOutcome:
+        """Commits a prepared batch; returns when it is durable and searchable.
+
+        Raises:
+            ZhiyinError: As ItemWrites.commit_upsert, or of the writer or the encoder.
+        """
+        batch = prepared.batch
+        for _ in range(_MAX_ROUNDS):
+
+            def write(connection: Connection) -> Committed:
+                row = self._catalog(connection, batch.catalog)
+                return self._writes.commit_upsert(
+                    connection, row.catalog_id, batch, prepared.encoded, datetime.now(UTC)
+                )
+
+            try:
+                done = await self._submit(write, batch.size_bytes)
+            except NeedsVectorsError as error:
+                await self._encode(prepared, error.passages)
+                continue
+            assert isinstance(done, ItemsCommitted)
+            assert isinstance(done.outcome, UpsertOutcome)
+            return done.outcome
+        raise RevisionConflict("the items keep being changed by others while they are encoded; try again")
+
+    async def delete(self, batch: DeleteBatch) -> DeleteOutcome:
+        """Deletes items; returns when that is durable and no search finds them."""
+
+        def write(connection: Connection) -> Committed:
+            row = self._catalog(connection, batch.catalog)
+            return self._writes.commit_delete(connection, row.catalog_id, batch)
+
+        done = await self._submit(write, batch.size_bytes)
+        assert isinstance(done, ItemsCommitted)
+        assert isinstance(done.outcome, DeleteOutcome)
+        return done.outcome
+
+    async def create_catalog(self, name: str, display_name: str) -> CatalogRow:
+        """Makes a catalogue; the same one again changes nothing."""
+        done = await self._submit(lambda connection: self._writes.create_catalog(connection, name, display_name), 256)
+        assert isinstance(done, CatalogCreated)
+        return done.row
+
+    async def drop_catalog(self, name: str) -> int:
+        """Drops a catalogue for good; returns how many items went with it. `default` is emptied and stays."""
+
+        def write(connection: Connection) -> Committed:
+            row = self._catalog(connection, name)
+            return self._writes.drop_catalog(connection, row, keep_empty=name == DEFAULT_CATALOG)
+
+        done = await self._submit(write, 256)
+        assert isinstance(done, CatalogDropped)
+        return done.deleted_items
+
+    async def forget_deletions(self, catalog_id: int, up_to: int) -> None:
+        """Drops deletion marks that a snapshot has made superfluous."""
+
+        def write(connection: Connection) -> Committed:
+            self._store.forget_deletions(connection, catalog_id, up_to)
+            return None
+
+        await self._submit(write, 64)
+
+    # ---- after the commit
+
+    def apply(self, committed: Sequence[Committed]) -> None:
+        """Brings index and directory in step with the store. In the writer's thread, in commit order."""
+        for done in committed:
+            match done:
+                case ItemsCommitted():
+                    self._apply_items(done)
+                case CatalogCreated(row, new=True):
+                    self._registry.put(CatalogState(row, Directory(row.catalog_id, self._cache)))
+                case CatalogDropped(catalog_id, _, successor, sequence):
+                    self._registry.drop(catalog_id)
+                    if successor is not None:
+                        directory = Directory(successor.catalog_id, self._cache)
+                        directory.sequence = sequence
+                        self._registry.put(CatalogState(successor, directory))
+                    self._host.drop(catalog_id)
+                case _:
+                    pass
+
+    def _apply_items(self, done: ItemsCommitted) -> None:
+        if done.change is None:
+            return
+        change = done.change
+        state = self._registry.find(change.catalog_id)
+        if state is None:
+            return  # dropped by a later write of the same group
+        self._host.apply(change)
+        if done.space is not None:
+            state.space = done.space
+        state.directory.apply(change.sequence, done.items, done.kinds)
+        for item in done.items:
+            outcome = "deleted" if item.new is None else "created" if item.old is None else "changed"
+            metrics.ITEMS_WRITTEN.labels(outcome).inc()
+
+    # ---- parts
+
+    def _catalog(self, connection: Connection, name: str) -> CatalogRow:
+        """The catalogue as this transaction sees it: an earlier write of the group may have dropped it."""
+        row = self._store.catalog(connection, name)
+        if row is None:
+            raise NotFound("catalog", name)
+        return row
+
+    async def _encode(self, prepared: PreparedUpsert, passages: Sequence[str]) -> None:
+        if not passages:
+            return
+        encoded = await self._encoder.passages(passages)
+        for passage, vector, truncated in zip(passages, encoded.vectors, encoded.truncated, strict=True):
+            prepared.encoded[passage_hash(passage)] = EncodedPassage(vector, truncated, encoded.fingerprint)
+
+    async def _submit(self, write: Callable[[Connection], Committed], size_bytes: int) -> Committed:
+        assert self._queue is not None
+        return await self._queue.submit(write, size_bytes)
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)

@@ -1,0 +1,238 @@
+"""What the service process knows of one catalogue in memory: ids, numbers, filters, and a bounded cache of items.
+
+Derived from the store: filled at start, changed after every commit. A batch becomes visible as a whole.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from pyroaring import BitMap
+
+from retrieval_service.filter_index import FilterIndex
+from retrieval_service.filters import Filter, type_faults
+from retrieval_service.item import Item
+from service_runtime.errors import InvalidRequest
+
+# More exclusions than this go into the bitmaps instead of along with the query.
+_MAX_DENIED = 64
+
+
+@dataclass(frozen=True, slots=True)
+class ItemChange:
+    """One item before and after a write.
+
+    Attributes:
+        number: For life.
+        old: None: it is new.
+        new: None: it is deleted.
+        payload: The new item, serialised; empty when deleted.
+    """
+
+    number: int
+    old: Item | None
+    new: Item | None
+    payload: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What the directory says to one search, of one state.
+
+    Attributes:
+        allowed: A bitmap for each filter asked, availability and exclusions included; None: everything is allowed.
+        numbers: Of the hydrated ids that exist and pass, by id, in the order asked.
+        filtered: Hydrated ids that exist and do not pass.
+        missing: Hydrated ids that do not exist.
+        examples: For each query the example ids that exist, as numbers; None for ids that do not.
+        denied: Numbers of the excluded ids that exist, when they are few; many are taken out of the bitmaps.
+        sequence: Of the state.
+    """
+
+    allowed: list[BitMap | None]
+    numbers: dict[str, int]
+    filtered: list[str]
+    missing: list[str]
+    examples: list[list[int | None]]
+    denied: list[int]
+    sequence: int
+
+
+@dataclass(slots=True)
+class PayloadCache:
+    """Serialised items by number, least recently used go first. Shared by all catalogues."""
+
+    max_bytes: int
+    _items: OrderedDict[tuple[int, int], bytes] = field(default_factory=OrderedDict)
+    _bytes: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def get(self, catalog_id: int, number: int) -> bytes | None:
+        """The item, or None when it has to be read."""
+        with self._lock:
+            payload = self._items.get((catalog_id, number))
+            if payload is not None:
+                self._items.move_to_end((catalog_id, number))
+            return payload
+
+    def put(self, catalog_id: int, number: int, payload: bytes) -> None:
+        """Keeps an item, dropping others when there is no room."""
+        with self._lock:
+            self._forget(catalog_id, number)
+            self._items[catalog_id, number] = payload
+            self._bytes += len(payload)
+            while self._bytes > self.max_bytes and self._items:
+                _, dropped = self._items.popitem(last=False)
+                self._bytes -= len(dropped)
+
+    def forget(self, catalog_id: int, number: int) -> None:
+        """Drops an item."""
+        with self._lock:
+            self._forget(catalog_id, number)
+
+    def _forget(self, catalog_id: int, number: int) -> None:
+        old = self._items.pop((catalog_id, number), None)
+        if old is not None:
+            self._bytes -= len(old)
+
+
+class Directory:
+    """Ids, numbers and filters of one catalogue. Safe for threads; no lock is held for more than a batch."""
+
+    def __init__(self, catalog_id: int, cache: PayloadCache) -> None:
+        self.catalog_id = catalog_id
+        self.sequence = 0
+        self._cache = cache
+        self._numbers: dict[str, int] = {}
+        self._ids: dict[int, str] = {}
+        self._kinds: dict[str, str] = {}
+        self._filters = FilterIndex()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def apply(self, sequence: int, changes: Sequence[ItemChange], kinds: dict[str, str]) -> None:
+        """Makes a committed write visible. A write seen already is left out."""
+        with self._lock:
+            if sequence <= self.sequence:
+                return
+            self._kinds.update(kinds)
+            self._apply(changes)
+            self.sequence = sequence
+
+    def load(self, changes: Sequence[ItemChange]) -> None:
+        """Takes in a part of a catalogue at start, before anybody reads."""
+        with self._lock:
+            self._apply(changes)
+
+    def _apply(self, changes: Sequence[ItemChange]) -> None:
+        for change in changes:
+            if change.old is not None:
+                self._filters.remove(change.number, change.old)
+            if change.new is not None:
+                self._filters.add(change.number, change.new)
+                self._numbers[change.new.id] = change.number
+                self._ids[change.number] = change.new.id
+                self._cache.put(self.catalog_id, change.number, change.payload)
+            elif change.old is not None:
+                del self._numbers[change.old.id], self._ids[change.number]
+                self._cache.forget(self.catalog_id, change.number)
+
+    def ids(self, numbers: Iterable[int]) -> list[str | None]:
+        """The id of each number; None for one that is not (or no longer) here."""
+        return [self._ids.get(number) for number in numbers]
+
+    def number(self, item_id: str) -> int | None:
+        """The number of an id."""
+        return self._numbers.get(item_id)
+
+    def payload(self, number: int) -> bytes | None:
+        """The serialised item when it is in memory."""
+        return self._cache.get(self.catalog_id, number)
+
+    def keep(self, number: int, sequence: int, payload: bytes) -> None:
+        """Caches an item that was read from the store, unless a later write was read that is not visible yet."""
+        with self._lock:
+            if sequence <= self.sequence and number in self._ids:
+                self._cache.put(self.catalog_id, number, payload)
+
+    def matching_ids(self, condition: Filter) -> list[str]:
+        """Ids of the items that match, hidden ones too, in no promised order."""
+        return [item_id for item_id in self.ids(self.matching(condition)) if item_id is not None]
+
+    def matching(self, condition: Filter) -> BitMap:
+        """Items that match, hidden ones too; a copy."""
+        with self._lock:
+            self._check([condition])
+            return self._filters.matching(condition, self._numbers).copy()
+
+    def select(
+        self,
+        conditions: Sequence[Filter | None],
+        *,
+        common: Filter | None,
+        include_unavailable: bool,
+        hydrate: Sequence[str],
+        exclude: Sequence[str],
+        examples: Sequence[Sequence[str]],
+        now: datetime | None = None,
+    ) -> Selection:
+        """Resolves ids and evaluates filters over one state.
+
+        Args:
+            conditions: One a query; None: none of its own.
+            common: Holds for every query and for the hydrated ids.
+            include_unavailable: Whether hidden items count.
+            hydrate: Ids found elsewhere.
+            exclude: Ids that must not come back.
+            examples: Ids of examples, a list a query.
+            now: The moment of availability; None: the clock's.
+
+        Raises:
+            InvalidRequest: A condition does not fit the type of its field.
+        """
+        with self._lock:
+            self._check([c for c in (common, *conditions) if c is not None])
+            everything = self._filters.all
+            base = everything if include_unavailable else self._filters.visible(now or datetime.now(UTC))
+            if common is not None:
+                base = base & self._filters.matching(common, self._numbers)
+            excluded = {self._numbers[i]: None for i in exclude if i in self._numbers}
+            denied = list(excluded)
+            hits = base
+            if len(denied) > _MAX_DENIED:
+                hits, denied = base - BitMap(denied), []
+            allowed: list[BitMap | None] = []
+            shared: BitMap | None = None
+            for condition in conditions:
+                own = hits if condition is None else hits & self._filters.matching(condition, self._numbers)
+                # A copy: the live bitmap goes on changing after the lock is released. One object a
+                # filter: it is sent once.
+                if len(own) == len(everything):
+                    allowed.append(None)
+                elif condition is None and shared is not None:
+                    allowed.append(shared)
+                else:
+                    allowed.append(own.copy())
+                    shared = allowed[-1] if condition is None else shared
+            numbers, filtered, missing = {}, [], []
+            for item_id in dict.fromkeys(hydrate):
+                number = self._numbers.get(item_id)
+                if number is None:
+                    missing.append(item_id)
+                elif number in excluded or number not in base:
+                    filtered.append(item_id)
+                else:
+                    numbers[item_id] = number
+            found = [[self._numbers.get(i) for i in ids] for ids in examples]
+            return Selection(allowed, numbers, filtered, missing, found, denied, self.sequence)
+
+    def _check(self, conditions: Sequence[Filter]) -> None:
+        faults = [fault for condition in conditions for fault in type_faults(condition, self._kinds)]
+        if faults:
+            raise InvalidRequest(faults)

@@ -1,0 +1,111 @@
+"""Compares a query with every vector: the oracle of the tests, the plan for small subsets, and the store of vectors.
+
+Labels are row numbers of one growing matrix. Up to about 10,000 vectors this is as fast as a graph, and never misses.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval_service.vector_index import Labels, Vectors
+
+# Scores this close in float32 may be equal in truth: the order of additions differs between matrix shapes.
+_ROUNDING = 2e-6
+# How many rows beyond the limit are kept because they tie with the last one.
+_TIES = 1000
+# Above this share of the rows, scanning all and masking beats gathering (measured: crossing near a tenth).
+_GATHER_SHARE = 0.1
+
+
+class ExactIndex:
+    """A growable matrix of vectors with row numbers as labels.
+
+    Not safe for a writer beside readers: growing may move the matrix.
+    """
+
+    def __init__(self, dimensions: int, capacity: int = 1024) -> None:
+        self.dimensions = dimensions
+        self._matrix: Vectors = np.empty((capacity, dimensions), dtype=np.float32)
+        self._alive: NDArray[np.bool_] = np.zeros(capacity, dtype=np.bool_)
+        self.rows = 0
+        self._live = 0
+
+    @classmethod
+    def of(cls, matrix: Vectors, alive: NDArray[np.bool_]) -> ExactIndex:
+        """An index over rows read from a file; takes the arrays over."""
+        index = cls(matrix.shape[1], capacity=0)
+        index._matrix, index._alive = matrix, alive
+        index.rows, index._live = len(matrix), int(alive.sum())
+        return index
+
+    def __len__(self) -> int:
+        return self._live
+
+    @property
+    def matrix(self) -> Vectors:
+        """All rows, live and dead; a view."""
+        return self._matrix[: self.rows]
+
+    @property
+    def alive(self) -> NDArray[np.bool_]:
+        """Which rows are live; a view."""
+        return self._alive[: self.rows]
+
+    def add(self, labels: Labels, vectors: Vectors) -> None:
+        """Appends rows; labels must be the next row numbers."""
+        end = self.rows + len(labels)
+        if len(labels) and (labels[0] != self.rows or labels[-1] != end - 1):
+            raise ValueError("labels of an exact index are its next row numbers")
+        if end > len(self._matrix):
+            # realloc moves pages of a large matrix instead of copying them.
+            capacity = max(end, len(self._matrix) + max(1024, len(self._matrix) // 4))
+            self._matrix.resize((capacity, self.dimensions), refcheck=False)
+            self._alive.resize(capacity, refcheck=False)
+        self._matrix[self.rows : end] = vectors
+        self._alive[self.rows : end] = True
+        self.rows = end
+        self._live += len(labels)
+
+    def remove(self, labels: Labels) -> None:
+        """Makes rows unfindable; their space comes back at the next rebuild."""
+        self._live -= int(self._alive[labels].sum())
+        self._alive[labels] = False
+
+    def vectors(self, labels: Labels) -> Vectors:
+        """A copy of some rows."""
+        return self._matrix.take(labels, axis=0)
+
+    def search(self, query: NDArray[np.float32], limit: int, among: Labels | None = None, first: int = 0) -> Labels:
+        """The best live rows, with those that tie with the last of them.
+
+        Args:
+            query: Shape (dimensions,).
+            limit: Rows wanted, at least 1; up to 1,000 more come back when they tie.
+            among: Only these rows. None: all.
+            first: Only rows from this one on; for the tail that a graph has not taken in yet.
+        """
+        if among is not None and len(among) <= _GATHER_SHARE * self.rows:
+            rows = among[self._alive[among] & (among >= first)]
+            scores = self.vectors(rows) @ query
+        else:
+            allowed = self._alive[first : self.rows]
+            if among is not None:
+                mask = np.zeros(self.rows, dtype=np.bool_)
+                mask[among] = True
+                allowed = allowed & mask[first:]
+            rows = np.flatnonzero(allowed)
+            scores = (self._matrix[first : self.rows] @ query)[rows]
+            rows = rows + first
+        if len(rows) <= limit:
+            return rows
+        kth = -np.partition(-scores, limit - 1)[limit - 1]
+        near = np.flatnonzero(scores >= kth - _ROUNDING)
+        if len(near) > limit + _TIES:
+            near = near[np.argsort(-scores[near], kind="stable")[: limit + _TIES]]
+        return rows[near]
+
+    def scores(self, query: NDArray[np.float32], labels: Labels) -> NDArray[np.float64]:
+        """Inner products in float64, summed in the same order for every row: equal vectors get equal scores."""
+        products = self.vectors(labels).astype(np.float64) * query.astype(np.float64)
+        return np.asarray(products.sum(axis=1), dtype=np.float64)

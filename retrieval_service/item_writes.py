@@ -1,0 +1,466 @@
+"""What a write does to the store: plan, then commit, both inside one transaction. No network, no event loop.
+
+A plan reads and decides: which items are new, what a mask changes, whether revisions and types fit, which passages
+need a vector. It runs once before encoding, so that a refused batch costs no encoder call, and again inside the writing
+transaction, where its decisions count. When another write came in between and a passage is now without a vector, the
+commit says so and the caller encodes what is missing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval_service import centering
+from retrieval_service.centering import CenteringState
+from retrieval_service.directory import ItemChange
+from retrieval_service.index_host import IndexChange
+from retrieval_service.item import Item, attribute_kind, passage_hash
+from retrieval_service.item_store import CatalogRow, Connection, ItemRow, ItemStore, SpaceRow
+from service_runtime.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidRequest,
+    NotFound,
+    RevisionConflict,
+    SpaceMismatch,
+    Violation,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class UpsertBatch:
+    """A checked batch of items.
+
+    Attributes:
+        catalog: Name of the catalogue.
+        items: With different ids.
+        mask: Fields that change; None: items are replaced whole.
+        check_revision: Whether each item's revision must be that of the stored one.
+        request_id: For deduplication; empty: none.
+        request_hash: Of the whole request.
+        size_bytes: Of the request.
+    """
+
+    catalog: str
+    items: tuple[Item, ...]
+    mask: frozenset[str] | None = None
+    check_revision: bool = False
+    request_id: str = ""
+    request_hash: bytes = b""
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteBatch:
+    """Items to delete; the fields mean what they mean in UpsertBatch."""
+
+    catalog: str
+    item_ids: tuple[str, ...]
+    request_id: str = ""
+    request_hash: bytes = b""
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ItemWrite:
+    """What became of one item."""
+
+    item_id: str
+    revision: int
+    created: bool
+    text_truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class UpsertOutcome:
+    """What became of a batch."""
+
+    sequence: int
+    results: tuple[ItemWrite, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteOutcome:
+    """What became of a deletion."""
+
+    sequence: int
+    deleted: int
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPassage:
+    """A vector, raw, shape (dimensions,), and the space it lives in."""
+
+    vector: NDArray[np.float32]
+    truncated: bool
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class ItemsCommitted:
+    """A committed write for those who keep what is derived: directory and index.
+
+    Attributes:
+        change: For the index; None: nothing was written (a repeated request, nothing to delete).
+        items: For the directory.
+        kinds: Attribute types that the write fixed.
+        space: The semantic space after the write; None: unchanged and unknown.
+        outcome: For the caller.
+    """
+
+    change: IndexChange | None
+    items: tuple[ItemChange, ...]
+    kinds: dict[str, str]
+    space: SpaceRow | None
+    outcome: UpsertOutcome | DeleteOutcome
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogCreated:
+    """A catalogue was made, or was there with the same settings."""
+
+    row: CatalogRow
+    new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogDropped:
+    """A catalogue is gone; `successor` is the empty `default` that took its place, at sequence `sequence`."""
+
+    catalog_id: int
+    deleted_items: int
+    successor: CatalogRow | None
+    sequence: int
+
+
+Committed = ItemsCommitted | CatalogCreated | CatalogDropped | None
+
+
+class NeedsVectorsError(Exception):
+    """Passages that have no vector yet; encode them and commit again."""
+
+    def __init__(self, passages: Sequence[str]) -> None:
+        self.passages = tuple(passages)
+        super().__init__(f"{len(passages)} passages need a vector")
+
+
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    row: ItemRow | None
+    old: Item | None
+    new: Item
+    passage: str
+    hash: bytes
+
+    @property
+    def needs_vector(self) -> bool:
+        return self.row is None or self.row.passage_hash != self.hash
+
+
+@dataclass(frozen=True, slots=True)
+class UpsertPlan:
+    """What a batch would do to the present state of the store.
+
+    Attributes:
+        entries: One an item.
+        kinds: Attribute types it would fix.
+        replay: The outcome of the same request before; None: there was none.
+    """
+
+    entries: tuple[_Planned, ...]
+    kinds: dict[str, str] = field(default_factory=dict)
+    replay: UpsertOutcome | None = None
+
+    def missing(self, encoded: Mapping[bytes, EncodedPassage]) -> list[str]:
+        """Passages without a vector."""
+        return list({e.hash: e.passage for e in self.entries if e.needs_vector and e.hash not in encoded}.values())
+
+    def expected(self) -> UpsertOutcome:
+        """The outcome for a caller who only asks; sequence 0."""
+        results = (ItemWrite(e.new.id, e.new.revision, e.row is None, False) for e in self.entries)
+        return UpsertOutcome(0, tuple(results))
+
+
+class ItemWrites:
+    """Plans and commits writes.
+
+    Args:
+        store: The truth.
+        read_item: Payload to item.
+        write_item: Item to payload.
+        max_items: Items a catalogue may have; 0: no limit.
+    """
+
+    def __init__(
+        self,
+        store: ItemStore,
+        read_item: Callable[[bytes], Item],
+        write_item: Callable[[Item], bytes],
+        max_items: int = 0,
+    ) -> None:
+        self._store, self._read_item, self._write_item, self._max_items = store, read_item, write_item, max_items
+
+    # ---- upserts
+
+    def plan_upsert(self, connection: Connection, catalog_id: int, batch: UpsertBatch, now: datetime) -> UpsertPlan:
+        """Decides what a batch does.
+
+        Raises:
+            AlreadyExists: The request id was used for another request.
+            NotFound: A mask is given and an item does not exist.
+            RevisionConflict: A revision is not the stored one.
+            InvalidRequest: An attribute has another type than before, or a mask leaves nothing to encode.
+            FailedPrecondition: The catalogue is full.
+        """
+        replay = self._replay(connection, catalog_id, batch.request_id, batch.request_hash)
+        if replay is not None:
+            results = tuple(ItemWrite(*result) for result in replay["results"])
+            return UpsertPlan((), replay=UpsertOutcome(replay["sequence"], results))
+        rows = self._store.items(connection, catalog_id, [item.id for item in batch.items])
+        if batch.check_revision:
+            _check_revisions(batch.items, rows)
+        if batch.mask is not None:
+            for item in batch.items:
+                if item.id not in rows:
+                    raise NotFound(
+                        "item", item.id, f"item {item.id!r} does not exist; leave update_mask out to make it"
+                    )
+        if self._max_items:
+            count = self._store.item_count(connection, catalog_id) + len(batch.items) - len(rows)
+            if count > self._max_items and len(rows) < len(batch.items):
+                raise FailedPrecondition(
+                    f"catalogue {batch.catalog!r} would have {count} items; {self._max_items} are allowed",
+                    reason="CATALOG_FULL",
+                )
+        entries = tuple(self._plan_one(item, rows.get(item.id), batch.mask, now) for item in batch.items)
+        violations = [
+            Violation(f"items[{i}]", "would have neither title nor text; there is nothing to encode")
+            for i, entry in enumerate(entries)
+            if not entry.passage
+        ]
+        kinds = self._store.attribute_kinds(connection, catalog_id)
+        new_kinds = _fix_kinds(entries, kinds, violations)
+        if violations:
+            raise InvalidRequest(violations)
+        return UpsertPlan(entries, new_kinds)
+
+    def commit_upsert(
+        self,
+        connection: Connection,
+        catalog_id: int,
+        batch: UpsertBatch,
+        encoded: Mapping[bytes, EncodedPassage],
+        now: datetime,
+    ) -> ItemsCommitted:
+        """Writes a batch. Everything derived follows from what it returns.
+
+        Raises:
+            NeedsVectorsError: Another write came in between; encode what is missing.
+            SpaceMismatch: The encoder has another model than the one the space was made with.
+            ZhiyinError: As `plan_upsert`.
+        """
+        plan = self.plan_upsert(connection, catalog_id, batch, now)
+        if plan.replay is not None:
+            return ItemsCommitted(None, (), {}, None, plan.replay)
+        missing = plan.missing(encoded)
+        if missing:
+            raise NeedsVectorsError(missing)
+        fresh = [entry for entry in plan.entries if entry.needs_vector]
+        space = self._space_for(connection, catalog_id, [encoded[entry.hash] for entry in fresh])
+        created = sum(entry.row is None for entry in plan.entries)
+        sequence, number = self._store.take_sequence(connection, catalog_id, created)
+        rows: list[ItemRow] = []
+        changes: list[ItemChange] = []
+        for entry in plan.entries:
+            item = dataclasses.replace(entry.new, sequence=sequence)
+            if entry.needs_vector:
+                truncated = encoded[entry.hash].truncated
+            else:
+                truncated = entry.row is not None and entry.row.text_truncated
+            own = entry.row.number if entry.row is not None else number
+            number += entry.row is None
+            payload = self._write_item(item)
+            rows.append(ItemRow(item.id, own, item.revision, sequence, entry.hash, truncated, payload))
+            changes.append(ItemChange(own, entry.old, item, payload))
+        new_ids = {entry.new.id for entry in plan.entries if entry.row is None}
+        self._store.put_items(connection, catalog_id, rows, new_ids)
+        self._store.add_attribute_kinds(connection, catalog_id, plan.kinds)
+        numbers = [row.number for row, entry in zip(rows, plan.entries, strict=True) if entry.needs_vector]
+        dimensions = space.dimensions if space is not None else 0
+        vectors = np.empty((0, dimensions), dtype=np.float32)
+        recentered = False
+        if fresh and space is not None:
+            vectors = np.stack([encoded[entry.hash].vector for entry in fresh])
+            replaced = [entry.row.number for entry in fresh if entry.row is not None]
+            removed = self._store.vectors(connection, catalog_id, replaced, dimensions)
+            space, recentered = self._recenter(connection, catalog_id, space, vectors, removed)
+            new_numbers = set(numbers) - set(replaced)
+            self._store.put_vectors(connection, catalog_id, sequence, numbers, vectors, new_numbers)
+        results = tuple(
+            ItemWrite(row.item_id, row.revision, row.item_id in new_ids, row.text_truncated) for row in rows
+        )
+        outcome = UpsertOutcome(sequence, results)
+        if batch.request_id:
+            response = {"sequence": sequence, "results": [dataclasses.astuple(result) for result in results]}
+            self._remember(connection, catalog_id, batch.request_id, batch.request_hash, response)
+        change = IndexChange(
+            catalog_id, sequence, np.asarray(numbers, np.int64), vectors, np.empty(0, np.int64), recentered
+        )
+        return ItemsCommitted(change, tuple(changes), plan.kinds, space, outcome)
+
+    def _plan_one(self, item: Item, row: ItemRow | None, mask: frozenset[str] | None, now: datetime) -> _Planned:
+        old = self._read_item(row.payload) if row is not None else None
+        new = item
+        if mask is not None and old is not None:
+            new = dataclasses.replace(old, **{name: getattr(item, name) for name in mask})
+        if new.created_at is None:
+            new = dataclasses.replace(new, created_at=old.created_at if old is not None else now)
+        new = dataclasses.replace(new, revision=row.revision + 1 if row is not None else 1, updated_at=now)
+        passage = new.passage
+        return _Planned(row, old, new, passage, passage_hash(passage))
+
+    def _space_for(self, connection: Connection, catalog_id: int, fresh: Sequence[EncodedPassage]) -> SpaceRow | None:
+        """The space that fresh vectors belong to; the first vectors of a catalogue make it."""
+        space = self._store.space(connection, catalog_id)
+        if not fresh:
+            return space
+        if space is None:
+            dimensions = len(fresh[0].vector)
+            state = CenteringState(0, np.zeros(dimensions), None, 0, 0)
+            space = SpaceRow(fresh[0].fingerprint, dimensions, "cosine", state)
+            self._store.put_space(connection, catalog_id, space, new=True)
+        for passage in fresh:
+            if passage.fingerprint != space.fingerprint or len(passage.vector) != space.dimensions:
+                raise SpaceMismatch(expected=space.fingerprint, actual=passage.fingerprint)
+        return space
+
+    def _recenter(
+        self,
+        connection: Connection,
+        catalog_id: int,
+        space: SpaceRow,
+        added: NDArray[np.float32],
+        removed: NDArray[np.float32],
+    ) -> tuple[SpaceRow, bool]:
+        state, renewed = centering.after_write(space.centering, added, removed)
+        space = dataclasses.replace(space, centering=state)
+        self._store.put_space(connection, catalog_id, space, new=False)
+        return space, renewed
+
+    # ---- deletions
+
+    def commit_delete(self, connection: Connection, catalog_id: int, batch: DeleteBatch) -> ItemsCommitted:
+        """Deletes a batch; unknown ids are reported, no error.
+
+        Raises:
+            AlreadyExists: The request id was used for another request.
+        """
+        replay = self._replay(connection, catalog_id, batch.request_id, batch.request_hash)
+        if replay is not None:
+            outcome = DeleteOutcome(replay["sequence"], replay["deleted"], tuple(replay["missing"]))
+            return ItemsCommitted(None, (), {}, None, outcome)
+        ids = list(dict.fromkeys(batch.item_ids))
+        rows = self._store.items(connection, catalog_id, ids)
+        missing = tuple(item_id for item_id in ids if item_id not in rows)
+        found = [rows[item_id] for item_id in ids if item_id in rows]
+        change, changes, space = None, [], None
+        if found:
+            sequence, _ = self._store.take_sequence(connection, catalog_id)
+            space = self._store.space(connection, catalog_id)
+            numbers = [row.number for row in found]
+            recentered = False
+            if space is not None:
+                removed = self._store.vectors(connection, catalog_id, numbers, space.dimensions)
+                nothing = np.empty((0, space.dimensions), dtype=np.float32)
+                space, recentered = self._recenter(connection, catalog_id, space, nothing, removed)
+                change = IndexChange(
+                    catalog_id, sequence, np.empty(0, np.int64), nothing, np.asarray(numbers, np.int64), recentered
+                )
+            self._store.delete_items(connection, catalog_id, sequence, found)
+            changes = [ItemChange(row.number, self._read_item(row.payload), None) for row in found]
+        else:
+            sequence = self._store.sequence(connection, catalog_id)
+        outcome = DeleteOutcome(sequence, len(found), missing)
+        if batch.request_id:
+            response = {"sequence": sequence, "deleted": len(found), "missing": missing}
+            self._remember(connection, catalog_id, batch.request_id, batch.request_hash, response)
+        return ItemsCommitted(change, tuple(changes), {}, space, outcome)
+
+    # ---- catalogues
+
+    def create_catalog(self, connection: Connection, name: str, display_name: str) -> CatalogCreated:
+        """Makes a catalogue; the same one again changes nothing.
+
+        Raises:
+            AlreadyExists: There is one of that name with other settings.
+        """
+        row = self._store.catalog(connection, name)
+        if row is not None:
+            if row.display_name != display_name:
+                raise AlreadyExists("catalog", name)
+            return CatalogCreated(row, new=False)
+        return CatalogCreated(self._store.create_catalog(connection, name, display_name), new=True)
+
+    def drop_catalog(self, connection: Connection, row: CatalogRow, *, keep_empty: bool) -> CatalogDropped:
+        """Drops a catalogue; with `keep_empty` an empty one takes its place and its sequence numbers go on."""
+        sequence = self._store.sequence(connection, row.catalog_id) + 1
+        count = self._store.drop_catalog(connection, row.catalog_id)
+        successor = None
+        if keep_empty:
+            successor = self._store.create_catalog(connection, row.name, row.display_name, sequence=sequence)
+        return CatalogDropped(row.catalog_id, count, successor, sequence)
+
+    # ---- repeated requests
+
+    def _replay(
+        self, connection: Connection, catalog_id: int, request_id: str, request_hash: bytes
+    ) -> dict[str, Any] | None:
+        if not request_id:
+            return None
+        found = self._store.remembered_request(connection, catalog_id, request_id)
+        if found is None:
+            return None
+        stored_hash, response = found
+        if stored_hash != request_hash:
+            raise AlreadyExists("request", request_id, f"request id {request_id!r} was used for another request")
+        outcome: dict[str, Any] = json.loads(response)
+        return outcome
+
+    def _remember(
+        self, connection: Connection, catalog_id: int, request_id: str, request_hash: bytes, response: dict[str, Any]
+    ) -> None:
+        body = json.dumps(response, ensure_ascii=False).encode()
+        self._store.remember_request(connection, catalog_id, request_id, request_hash, body)
+
+
+def _check_revisions(items: Sequence[Item], rows: Mapping[str, ItemRow]) -> None:
+    for item in items:
+        row = rows.get(item.id)
+        stored = row.revision if row is not None else 0
+        if item.revision != stored:
+            raise RevisionConflict(
+                f"item {item.id!r} has revision {stored}, the request expects {item.revision}; read it again"
+            )
+
+
+def _fix_kinds(entries: Sequence[_Planned], kinds: Mapping[str, str], violations: list[Violation]) -> dict[str, str]:
+    """The types that this batch fixes; notes values of another type than their name has."""
+    fixed: dict[str, str] = {}
+    for i, entry in enumerate(entries):
+        for name, value in entry.new.attributes.items():
+            kind = attribute_kind(value)
+            known = kinds.get(name) or fixed.setdefault(name, kind)
+            if known != kind:
+                violations.append(
+                    Violation(f"items[{i}].attributes[{name}]", f"is a {kind}; {name} is a {known} in this catalogue")
+                )
+    return fixed

@@ -1,0 +1,175 @@
+"""Puts the retrieval service together and runs its life: load, serve, flush."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+
+from retrieval_service import conversions, metrics
+from retrieval_service.catalog_registry import DEFAULT_CATALOG, CatalogRegistry, CatalogState
+from retrieval_service.catalog_writer import CatalogWriter
+from retrieval_service.directory import Directory, ItemChange, PayloadCache
+from retrieval_service.encoder_client import EncoderClient
+from retrieval_service.index_host import IndexHost, IndexHostSettings
+from retrieval_service.item_store import CatalogRow, Connection, ItemStore
+from retrieval_service.item_writes import Committed, ItemWrites
+from retrieval_service.search import Searcher
+from retrieval_service.servicer import RetrievalServicer
+from retrieval_service.settings import RetrievalSettings
+from service_runtime.channels import open_channel
+from service_runtime.errors import ZhiyinError
+from service_runtime.signed_token import TokenSigner, load_or_create_key
+from service_runtime.sql import sqlite_url
+from service_runtime.sql_writer import SqlWriter
+from service_runtime.telemetry import get_logger
+from zhiyin.retrieval.v1 import retrieval_service_pb2_grpc as pb_grpc
+
+_log = get_logger(__name__)
+_LOAD_PAGE = 2000
+
+
+class RetrievalService:
+    """The catalogue of items and the search over it, as `service_runtime.server.Service`.
+
+    Args:
+        settings: Read once, in `__main__`.
+        end_process: What to do when store and memory disagree for good; a restart replays the store.
+    """
+
+    name = "retrieval"
+    full_name = "zhiyin.retrieval.v1.RetrievalService"
+
+    def __init__(
+        self,
+        settings: RetrievalSettings,
+        end_process: Callable[[], None] = lambda: os.kill(os.getpid(), signal.SIGTERM),
+    ) -> None:
+        self._settings, self._end_process = settings, end_process
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        self.store = ItemStore(sqlite_url(settings.data_dir / "items.sqlite3"))
+        self.host = IndexHost(
+            self.store,
+            IndexHostSettings(
+                folder=settings.data_dir / "snapshots",
+                graph_min_vectors=settings.graph_min_vectors,
+                rebuild_above=settings.rebuild_above,
+                snapshot_every_writes=settings.snapshot_every_writes,
+                snapshot_every_s=settings.snapshot_every_s,
+                snapshot_at_close_s=settings.snapshot_at_close_s,
+            ),
+            on_snapshot=self._on_snapshot,
+            on_fatal=self._on_fatal,
+        )
+        self._registry = CatalogRegistry()
+        self._cache = PayloadCache(settings.item_cache_bytes)
+        self._threads = ThreadPoolExecutor(settings.search_threads, thread_name_prefix="retrieval")
+        self._failure: str | None = "the retrieval service is starting"
+        self._servicer = RetrievalServicer(settings, self._registry, self.store, self.host, self._threads)
+        self._writer: SqlWriter[Committed] | None = None
+        self._encoder: EncoderClient | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """Adds the servicer."""
+        pb_grpc.add_RetrievalServiceServicer_to_server(self._servicer, server)
+
+    async def start(self) -> None:
+        """Loads directory and indexes from the store, then takes writes."""
+        self._loop = asyncio.get_running_loop()
+        settings = self._settings
+        await asyncio.to_thread(self._load)
+        self._encoder = EncoderClient(
+            open_channel(
+                settings.encoder_address,
+                tls_ca_file=settings.encoder_tls_ca_file,
+                tls_cert_file=settings.encoder_tls_cert_file,
+                tls_key_file=settings.encoder_tls_key_file,
+            )
+        )
+        writes = ItemWrites(
+            self.store, conversions.item_from_payload, conversions.item_to_payload, settings.max_items_per_catalog
+        )
+        catalog_writer = CatalogWriter(
+            self.store, writes, self._registry, self.host, self._encoder, self._cache, self._threads
+        )
+        self._catalog_writer = catalog_writer
+        self._writer = SqlWriter(
+            self.store.engine,
+            apply=catalog_writer.apply,
+            name="retrieval",
+            max_queued_bytes=settings.max_queued_bytes,
+            on_fatal=self._on_fatal,
+        )
+        catalog_writer.use(self._writer)
+        self._writer.start()
+        metrics.QUEUED_WRITES.set_function(lambda: self._writer.queued if self._writer else 0)
+        metrics.QUEUED_BYTES.set_function(lambda: self._writer.queued_bytes if self._writer else 0)
+        key = await asyncio.to_thread(load_or_create_key, settings.data_dir / "token.key")
+        self._servicer.serve(
+            Searcher(self.store, self.host), catalog_writer, self._encoder, TokenSigner(key), self._writer
+        )
+        self._failure = None
+
+    def readiness(self) -> str | None:
+        """Why the service cannot serve; None when it can. The encoder's state does not count."""
+        return self._failure or self.host.readiness()
+
+    async def close(self) -> None:
+        """Finishes waiting writes, makes snapshots, ends the worker."""
+        if self._writer is not None:
+            await self._writer.close()
+        await asyncio.to_thread(self.host.close)
+        if self._encoder is not None:
+            await self._encoder.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self.store.close()
+
+    # ---- loading
+
+    def _load(self) -> None:
+        self.store.create_tables()
+        with self.store.engine.begin() as connection:
+            rows = self.store.catalogs(connection)
+            if not any(row.name == DEFAULT_CATALOG for row in rows):
+                rows.append(self.store.create_catalog(connection, DEFAULT_CATALOG, ""))
+        with self.store.reading() as connection:
+            for row in rows:
+                self._registry.put(self._load_catalog(connection, row))
+        self.host.start([row.catalog_id for row in rows])
+
+    def _load_catalog(self, connection: Connection, row: CatalogRow) -> CatalogState:
+        """Fills a directory from the store, as if every item had been written just now."""
+        directory = Directory(row.catalog_id, self._cache)
+        kinds = self.store.attribute_kinds(connection, row.catalog_id)
+        after = ""
+        while page := self.store.items_after(connection, row.catalog_id, after, _LOAD_PAGE):
+            after = page[-1].item_id
+            directory.load(
+                [ItemChange(r.number, None, conversions.item_from_payload(r.payload), r.payload) for r in page]
+            )
+        directory.apply(self.store.sequence(connection, row.catalog_id), (), kinds)
+        _log.info("catalog_loaded", catalog=row.name, items=len(directory), sequence=directory.sequence)
+        return CatalogState(row, directory, self.store.space(connection, row.catalog_id))
+
+    # ---- called from other threads
+
+    def _on_fatal(self, error: BaseException) -> None:
+        self._failure = "store and index disagree; the process ends and its successor replays the store"
+        _log.critical("retrieval_failed", error=repr(error))
+        self._end_process()
+
+    def _on_snapshot(self, catalog_id: int, sequence: int) -> None:
+        if self._loop is None or self._loop.is_closed():
+            return
+        asyncio.run_coroutine_threadsafe(self._forget_deletions(catalog_id, sequence), self._loop)
+
+    async def _forget_deletions(self, catalog_id: int, sequence: int) -> None:
+        try:
+            await self._catalog_writer.forget_deletions(catalog_id, sequence)
+        except ZhiyinError as error:  # the writer is closing or the queue is full: the next snapshot does it
+            _log.info("deletion_marks_kept", reason=error.reason)

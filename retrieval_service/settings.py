@@ -1,0 +1,44 @@
+"""Settings of the retrieval service; environment prefix ZHIYIN_RETRIEVAL_."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from service_runtime.settings import ServerSettings, service_settings_config
+
+
+class RetrievalSettings(ServerSettings):
+    """Where items are kept, how they are indexed, and who encodes them."""
+
+    model_config = service_settings_config("RETRIEVAL")
+
+    port: int = Field(50052, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    data_dir: Path = Field(Path(".zhiyin/retrieval"), description="Folder of the item store and the snapshots.")
+    encoder_address: str = Field("127.0.0.1:50051", description="host:port of the encoder service.")
+    encoder_tls_ca_file: Path | None = Field(None, description="PEM certificates that sign the encoder's; set: TLS.")
+    encoder_tls_cert_file: Path | None = Field(None, description="PEM certificate shown to the encoder (mTLS).")
+    encoder_tls_key_file: Path | None = Field(None, description="PEM key of that certificate.")
+    max_items_per_batch: int = Field(1000, ge=1, le=10_000, description="Items in one write.")
+    max_items_per_catalog: int = Field(
+        0, ge=0, description="Items of one catalogue; 0: no limit but memory (about 3.5 KB an item at 384 dimensions)."
+    )
+    max_queued_bytes: int = Field(
+        64 << 20, ge=1 << 16, description="Bytes of write requests that may wait; more are refused as overload."
+    )
+    item_cache_bytes: int = Field(256 << 20, ge=0, description="Bytes of items kept in memory for answers.")
+    search_threads: int = Field(8, ge=1, le=256, description="Searches computed at once.")
+    graph_min_vectors: int = Field(
+        10_000, ge=1, description="From so many items on a graph index is used; below, comparing exactly is as fast."
+    )
+    rebuild_above: float = Field(
+        0.2, gt=0, le=1, description="Share of dead rows, in (0,1], above which an index is rebuilt in the background."
+    )
+    snapshot_every_writes: int = Field(50_000, ge=1, description="A snapshot is due after so many changed vectors.")
+    snapshot_every_s: float = Field(
+        600.0, gt=0, description="A snapshot is due after so many seconds in which anything changed."
+    )
+    snapshot_at_close_s: float = Field(
+        15.0, ge=0, description="Seconds that snapshots at a stop may take in all; 0: none are made."
+    )

@@ -1,0 +1,184 @@
+"""Snapshots of an index: a folder that is whole or not there, with a manifest that a reader checks before it trusts.
+
+hnswlib loads a damaged file without a word and takes a file of other dimensions, so the manifest holds the size and
+SHA-256 of every file beside dimensions, metric, format and sequence. A folder is written under a temporary name,
+every file brought to the disk, and then renamed. The store is the truth: a snapshot that is damaged or missing costs
+time, never data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retrieval_service.hnsw_index import HnswIndex
+from retrieval_service.space_index import Geometry, SpaceIndex
+
+FORMAT = 1
+_MANIFEST, _GRAPH, _MATRIX, _NUMBERS, _MEAN = "manifest.json", "graph.hnsw", "matrix.npy", "numbers.npy", "mean.npy"
+
+
+class SnapshotDamagedError(Exception):
+    """The snapshot is not what its manifest says, or is not for this space."""
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotInfo:
+    """What a manifest says.
+
+    Attributes:
+        path: The folder.
+        sequence: The last write inside.
+        epoch: Of the space's mean.
+        tombstones: Dead rows inside.
+        created_at: Seconds since 1970.
+    """
+
+    path: Path
+    sequence: int
+    epoch: int
+    tombstones: int
+    created_at: float
+
+
+def newest(folder: Path) -> SnapshotInfo | None:
+    """The newest snapshot of a catalogue, by its manifest only; `load` checks the rest.
+
+    Raises:
+        SnapshotDamagedError: The newest folder has no readable manifest.
+    """
+    found = sorted((p for p in folder.glob("snapshot-*") if p.is_dir()), reverse=True)
+    if not found:
+        return None
+    return _info(found[0], _manifest(found[0]))
+
+
+def write(index: SpaceIndex, folder: Path) -> SnapshotInfo:
+    """Writes a snapshot of an index that nobody changes meanwhile. For the snapshot process.
+
+    Args:
+        index: The index; its graph must have no backlog.
+        folder: Of the catalogue's snapshots; made when missing.
+
+    Raises:
+        OSError: The disk is full or fails; nothing is left behind that a reader would take.
+    """
+    sequence, numbers, matrix, graph = index.state()
+    final = folder / f"snapshot-{sequence:016d}-{index.geometry.epoch:06d}-{time.time_ns()}"
+    temporary = folder / f".writing-{os.getpid()}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        _save_array(temporary / _NUMBERS, numbers)
+        _save_array(temporary / _MATRIX, matrix)
+        if index.geometry.mean is not None:
+            _save_array(temporary / _MEAN, index.geometry.mean)
+        if graph is not None:
+            graph.save(temporary / _GRAPH)
+        manifest = {
+            "format": FORMAT,
+            "dimensions": index.geometry.dimensions,
+            "metric": "cosine" if index.geometry.normalize else "inner_product",
+            "epoch": index.geometry.epoch,
+            "sequence": sequence,
+            "rows": len(numbers),
+            "tombstones": index.tombstones,
+            "removed_from_graph": graph.removed if graph is not None else 0,
+            "created_at": time.time(),
+            "files": {p.name: _fingerprint(p) for p in sorted(temporary.iterdir())},
+        }
+        with (temporary / _MANIFEST).open("w") as file:
+            json.dump(manifest, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        _sync_folder(temporary)
+        temporary.rename(final)
+        _sync_folder(folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return _info(final, manifest)
+
+
+def load(path: Path, *, dimensions: int, normalize: bool) -> SpaceIndex:
+    """Checks a snapshot and reads it.
+
+    Raises:
+        SnapshotDamagedError: A file is missing, has other bytes than the manifest says, or is for other vectors.
+    """
+    manifest = _manifest(path)
+    metric = "cosine" if normalize else "inner_product"
+    if manifest["dimensions"] != dimensions or manifest["metric"] != metric:
+        raise SnapshotDamagedError(
+            f"it holds {manifest['dimensions']} dimensions by {manifest['metric']}, "
+            f"the space has {dimensions} by {metric}"
+        )
+    for name, expected in manifest["files"].items():
+        file = path / name
+        if not file.is_file():
+            raise SnapshotDamagedError(f"{name} is missing")
+        if file.stat().st_size != expected["size"]:
+            raise SnapshotDamagedError(f"{name} has {file.stat().st_size} bytes instead of {expected['size']}")
+        if _fingerprint(file)["sha256"] != expected["sha256"]:
+            raise SnapshotDamagedError(f"{name} has another checksum than when it was written")
+    files = manifest["files"]
+    numbers, matrix = np.load(path / _NUMBERS), np.load(path / _MATRIX)
+    mean = np.load(path / _MEAN) if _MEAN in files else None
+    if matrix.shape != (manifest["rows"], dimensions) or numbers.shape != (manifest["rows"],):
+        raise SnapshotDamagedError(f"the arrays have shapes {matrix.shape} and {numbers.shape}")
+    graph = None
+    if _GRAPH in files:
+        graph = HnswIndex.load(path / _GRAPH, dimensions, manifest["removed_from_graph"])
+    geometry = Geometry(dimensions, mean, manifest["epoch"], normalize)
+    return SpaceIndex.restore(geometry, manifest["sequence"], numbers, matrix, graph)
+
+
+def prune(folder: Path, keep: Path | None) -> None:
+    """Drops what is older than the snapshot to keep, and what a killed writer left."""
+    for path in folder.glob("*"):
+        if path.is_dir() and path != keep:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest: dict[str, Any] = json.loads((path / _MANIFEST).read_text())
+        if manifest["format"] != FORMAT:
+            raise SnapshotDamagedError(f"its format is {manifest['format']}, this release reads {FORMAT}")
+        for key in ("dimensions", "metric", "epoch", "sequence", "rows", "tombstones", "files", "created_at"):
+            manifest[key]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SnapshotDamagedError(f"the manifest cannot be read ({type(error).__name__})") from None
+    return manifest
+
+
+def _info(path: Path, manifest: dict[str, Any]) -> SnapshotInfo:
+    return SnapshotInfo(path, manifest["sequence"], manifest["epoch"], manifest["tombstones"], manifest["created_at"])
+
+
+def _save_array(path: Path, array: np.ndarray) -> None:  # type: ignore[type-arg]
+    with path.open("wb") as file:
+        np.save(file, array)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,105 @@
+"""Makes a snapshot of one catalogue's index from the store, in a process of its own.
+
+    python -m retrieval_service.snapshot_builder --database-url URL --catalog-id N --folder DIR --rebuild-above 0.2
+
+Starts from the newest snapshot and replays what came after, through the same `SpaceIndex.apply` as live writes; from
+nothing when there is none, when the space's mean was renewed since, or when too many rows are dead. Prints one line of
+JSON: `sequence`, `epoch`, `rows`, `from_scratch`, `seconds`. hnswlib holds the GIL for seconds while it saves: here
+nobody waits.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: leave the other cores to those who serve
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from retrieval_service import snapshot
+from retrieval_service.item_store import ItemStore, SpaceRow
+from retrieval_service.parent_watch import exit_with_parent
+from retrieval_service.snapshot import SnapshotDamagedError
+from retrieval_service.space_index import Geometry, SpaceIndex
+
+
+def build(store: ItemStore, catalog_id: int, folder: Path, rebuild_above: float) -> dict[str, object]:
+    """Writes a new snapshot and drops older ones; returns what it did.
+
+    Args:
+        store: The truth.
+        catalog_id: The catalogue.
+        folder: Of its snapshots.
+        rebuild_above: Share of dead rows, in (0,1], above which the old snapshot is not built upon.
+
+    Raises:
+        LookupError: The catalogue has no vectors.
+        OSError: The disk is full or fails.
+    """
+    started = time.monotonic()
+    with store.reading() as connection:
+        space = store.space(connection, catalog_id)
+        if space is None:
+            raise LookupError(f"catalogue {catalog_id} has no vectors")
+        index = _base(folder, space, rebuild_above)
+        from_scratch = index is None
+        if index is None:
+            geometry = Geometry(space.dimensions, space.centering.mean, space.centering.epoch)
+            index = SpaceIndex(geometry)
+        if not index.has_graph:
+            index.add_graph()
+        for part in store.vector_changes(connection, catalog_id, index.sequence, space.dimensions):
+            index.apply(0, part.numbers, part.vectors, part.deleted)
+        index.sequence = store.sequence(connection, catalog_id)
+    # Outside of the transaction: a long reader keeps the write-ahead log from shrinking.
+    while index.graph_backlog:
+        index.absorb(1024)
+    written = snapshot.write(index, folder)
+    snapshot.prune(folder, keep=written.path)
+    return {
+        "sequence": written.sequence,
+        "epoch": written.epoch,
+        "rows": len(index),
+        "from_scratch": from_scratch,
+        "seconds": round(time.monotonic() - started, 3),
+    }
+
+
+def _base(folder: Path, space: SpaceRow, rebuild_above: float) -> SpaceIndex | None:
+    try:
+        info = snapshot.newest(folder)
+        if info is None or info.epoch != space.centering.epoch:
+            return None
+        index = snapshot.load(info.path, dimensions=space.dimensions, normalize=True)
+    except SnapshotDamagedError:
+        return None  # the service notices and reports it when it loads; here a fresh one is the cure
+    total = len(index) + index.tombstones
+    return index if index.tombstones <= rebuild_above * total else None
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Builds one snapshot."""
+    parser = argparse.ArgumentParser(description="Builds a snapshot of an index from the item store.")
+    parser.add_argument("--database-url", required=True)
+    parser.add_argument("--catalog-id", required=True, type=int)
+    parser.add_argument("--folder", required=True, type=Path)
+    parser.add_argument("--rebuild-above", required=True, type=float)
+    arguments = parser.parse_args(argv)
+    exit_with_parent()
+    os.nice(5)
+    store = ItemStore(arguments.database_url)
+    try:
+        report = build(store, arguments.catalog_id, arguments.folder, arguments.rebuild_above)
+    finally:
+        store.close()
+    json.dump(report, sys.stdout)
+    print()
+
+
+if __name__ == "__main__":
+    main()
