@@ -47,7 +47,7 @@ class Stack:
     def cli(self, *arguments: str) -> str:
         """Runs a `zhiyin` command against the stack and returns what it printed."""
         done = subprocess.run(
-            [sys.executable, "-m", "zhiyin_cli.main", *arguments],
+            [sys.executable, "-m", "zhiyin_cli", *arguments],
             env=self.environment(),
             capture_output=True,
             text=True,
@@ -64,7 +64,7 @@ def running_stack(data_dir: Path, model: str, *flags: str) -> Iterator[Stack]:
     Raises:
         RuntimeError: It ended before it was ready; the message has its output.
     """
-    command = [sys.executable, "-m", "zhiyin_cli.main", "up", "--data-dir", str(data_dir), "--model", model]
+    command = [sys.executable, "-m", "zhiyin_cli", "up", "--data-dir", str(data_dir), "--model", model]
     ports = [word for name, port in zip(SERVICES, free_ports(3), strict=True) for word in (f"--{name}-port", str(port))]
     ports += [word for name in SERVICES for word in (f"--{name}-metrics-port", "0")]
     process = subprocess.Popen([*command, *ports, *flags], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
