@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from service_runtime.telemetry import get_logger
 
 _log = get_logger(__name__)
 _FAILURES_UNTIL_UNREADY = 3
+_PROBE_PERIOD_S = 0.5
 # Smaller batches say nothing about the speed under load, which is what waits are estimated from.
 _TELLING_FILL = 0.25
 _SPEED_SMOOTHING = 0.2
@@ -157,18 +159,28 @@ class DynamicBatcher:
         """The thread: take, compute, deliver, until closed and empty."""
         while True:
             with self._changed:
-                while not len(self._queue) and not self._closing:
+                while not len(self._queue) and not self._closing and not self.failing:
                     self._changed.wait()
-                if not len(self._queue):
+                if self._closing and not len(self._queue):
                     return
+                if self.failing and not len(self._queue):
+                    self._changed.wait(_PROBE_PERIOD_S)
                 taken = self._queue.take(time.monotonic())
                 self._measure_queue()
                 batch = taken.batch
                 padded = len(batch) * max((text.tokens for text in batch), default=0)
                 self._running_until = time.monotonic() + padded / self._tokens_per_second
+            if not batch and self.failing:
+                self._probe()
             vectors, failure = self._compute(batch, padded) if batch else ([], None)
             assert self._loop is not None
             self._loop.call_soon_threadsafe(self._deliver, batch, vectors, failure, taken.expired)
+
+    def _probe(self) -> None:
+        """While the service is not ready no call arrives that could show that the backend works again."""
+        with contextlib.suppress(Exception):
+            self._backend.encode(*pad([[self._pad_token_id] * 3], self._pad_token_id))
+            self._failures_in_a_row = 0
 
     def _compute(self, batch: list[PendingText], padded: int) -> tuple[list[NDArray[np.float32]], Exception | None]:
         started = time.monotonic()

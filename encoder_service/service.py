@@ -24,6 +24,9 @@ class EncoderService:
     Args:
         settings: Of the service.
         load: Loads the model, in a thread; tests give a fake one.
+
+    Attributes:
+        servicer: The handlers.
     """
 
     name = "encoder"
@@ -31,7 +34,7 @@ class EncoderService:
 
     def __init__(self, settings: EncoderSettings, load: Callable[[EncoderSettings], LoadedModel] = load_model) -> None:
         self._settings, self._load = settings, load
-        self._servicer = EncoderServicer(settings)
+        self.servicer = EncoderServicer(settings)
         self._batcher: DynamicBatcher | None = None
         self._encoder: TextEncoder | None = None
 
@@ -44,11 +47,11 @@ class EncoderService:
         self._batcher.start(model.tokens_per_second)
         self._encoder = TextEncoder(model.tokenizer, self._batcher, VectorCache(settings.cache_bytes))
         limits = effective_limits(settings.max_texts_per_request, settings.max_text_bytes, model.manifest.dimensions)
-        self._servicer.serve(model, self._encoder, limits)
+        self.servicer.serve(model, self._encoder, limits)
 
     def register(self, server: grpc.aio.Server) -> None:
         """Adds the servicer."""
-        encoder_service_pb2_grpc.add_EncoderServiceServicer_to_server(self._servicer, server)
+        encoder_service_pb2_grpc.add_EncoderServiceServicer_to_server(self.servicer, server)
 
     def readiness(self) -> str | None:
         """Loaded, and the backend not failing batch after batch."""

@@ -1,4 +1,4 @@
-"""Exported models, made once and kept under the git-ignored `.cache/models`. The tests' conftest imports the fixtures."""
+"""Exported models, made once and kept under the git-ignored `.cache/models`. tests/conftest.py imports them."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -18,6 +19,7 @@ from encoder_service.fake_backend import FakeBackend
 from encoder_service.loading import LoadedModel
 from encoder_service.model_directory import ModelManifest, ParityReport
 from encoder_service.service import EncoderService
+from encoder_service.servicer import EncoderServicer
 from encoder_service.settings import EncoderSettings
 from encoder_service.tokenization import TextTokenizer
 from service_runtime.server import running_server
@@ -66,7 +68,7 @@ def fake_manifest() -> ModelManifest:
     )
 
 
-Serving = Callable[..., AbstractAsyncContextManager[EncoderServiceStub]]
+Serving = Callable[..., AbstractAsyncContextManager[Any]]
 
 
 @pytest.fixture
@@ -74,32 +76,49 @@ def serving(word_tokenizer: TextTokenizer, tmp_path: Path) -> Serving:
     """`async with serving(backend, **settings) as stub:` the real service over a port, with the fake model."""
 
     @asynccontextmanager
-    async def start(
-        backend: FakeBackend | None = None, tokens_per_second: float = 1e6, **settings: object
-    ) -> AsyncIterator[EncoderServiceStub]:
-        fake = backend or FakeBackend()
-        chosen = EncoderSettings(
-            **{"model_dir": tmp_path, "port": 0, "metrics_port": 0, "drain_delay_s": 0, "grace_s": 5, **settings}
-        )
-
-        def load(s: EncoderSettings) -> LoadedModel:
-            return LoadedModel(
-                manifest=fake_manifest(),
-                build_fingerprint="b" * 32,
-                tokenizer=word_tokenizer,
-                backend=fake,
-                max_batch_tokens=s.max_batch_tokens or 64,
-                max_queued_tokens=s.max_queued_tokens or 4096,
-                tokens_per_second=tokens_per_second,
-            )
-
-        async with (
-            running_server(EncoderService(chosen, load), chosen) as address,
-            grpc.aio.insecure_channel(address) as channel,
-        ):
+    async def start(backend: FakeBackend | None = None, **settings: object) -> AsyncIterator[EncoderServiceStub]:
+        service, chosen = fake_service(backend or FakeBackend(), word_tokenizer, tmp_path, settings)
+        async with running_server(service, chosen) as address, grpc.aio.insecure_channel(address) as channel:
             yield EncoderServiceStub(channel)
 
     return start
+
+
+@pytest.fixture
+def serving_in_process(word_tokenizer: TextTokenizer, tmp_path: Path) -> Serving:
+    """The same without a port: yields the servicer, for what a network would blur."""
+
+    @asynccontextmanager
+    async def start(backend: FakeBackend, **settings: object) -> AsyncIterator[EncoderServicer]:
+        service, _ = fake_service(backend, word_tokenizer, tmp_path, settings)
+        await service.start()
+        try:
+            yield service.servicer
+        finally:
+            await service.close()
+
+    return start
+
+
+def fake_service(
+    backend: FakeBackend, tokenizer: TextTokenizer, model_dir: Path, settings: dict[str, object]
+) -> tuple[EncoderService, EncoderSettings]:
+    speed = settings.pop("tokens_per_second", 1e6)
+    defaults = {"model_dir": model_dir, "port": 0, "metrics_port": 0, "drain_delay_s": 0, "grace_s": 5}
+    chosen = EncoderSettings(**{**defaults, **settings})
+
+    def load(s: EncoderSettings) -> LoadedModel:
+        return LoadedModel(
+            manifest=fake_manifest(),
+            build_fingerprint="b" * 32,
+            tokenizer=tokenizer,
+            backend=backend,
+            max_batch_tokens=s.max_batch_tokens or 64,
+            max_queued_tokens=s.max_queued_tokens or 4096,
+            tokens_per_second=speed,
+        )
+
+    return EncoderService(chosen, load), chosen
 
 
 @pytest.fixture

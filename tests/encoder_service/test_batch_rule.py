@@ -65,7 +65,9 @@ def test_the_interactive_lane_goes_first_and_the_most_urgent_text_is_always_in_t
 
 
 @given(st.lists(texts, min_size=2, max_size=40), st.data())
-def test_a_cancelled_text_leaves_at_once_and_takes_its_tokens_along(waiting: list[QueuedText], data: st.DataObject) -> None:
+def test_a_cancelled_text_leaves_at_once_and_takes_its_tokens_along(
+    waiting: list[QueuedText], data: st.DataObject
+) -> None:
     queue = filled(waiting)
     gone = data.draw(st.sampled_from(waiting))
     assert queue.remove(gone)

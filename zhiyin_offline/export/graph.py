@@ -32,14 +32,14 @@ def write_graph(model: PooledModel, config: Mapping[str, Any], path: Path, preci
     """
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         raw = Path(scratch) / "raw.onnx"
-        _export(model, raw)
+        _export(model, raw, int(config["vocab_size"]))
         with _quiet("onnxruntime.transformers", "fusion_base", "onnx_model", "float16"):
             _optimize(raw, path, config, precision)
 
 
-def _export(model: PooledModel, path: Path) -> None:
+def _export(model: PooledModel, path: Path, vocabulary: int) -> None:
     # Two rows of different length and no round number, so that no dimension can be taken for a constant.
-    input_ids = torch.randint(5, 100, (2, 7))
+    input_ids = (torch.arange(14) % vocabulary).reshape(2, 7)
     attention_mask = torch.ones_like(input_ids)
     attention_mask[1, 4:] = 0
     axes = {0: "texts", 1: "tokens"}

@@ -1,0 +1,45 @@
+"""The Chinese-English checkpoint: its prompts make the difference between right and wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from encoder_service.backend import pad
+from encoder_service.model_directory import GRAPH_FILE, TOKENIZER_FILE, Role, verify
+from encoder_service.onnx_backend import OnnxBackend
+from encoder_service.tokenization import TextTokenizer
+
+USERS = [
+    "喜欢看电影，最近看了《哪吒之魔童降世》",
+    "喜欢听音乐，喜欢周杰伦和 Taylor Swift",
+    "喜欢旅游，去过海南和云南",
+]
+ITEMS = ["最新上映的电影《长津湖》", "周杰伦的新专辑《最伟大的作品》", "云南丽江的旅游攻略"]
+
+
+def encode(directory: Path, texts: list[str], role: Role) -> np.ndarray:
+    manifest = verify(directory)
+    tokenizer = TextTokenizer(directory / TOKENIZER_FILE, manifest.max_tokens, manifest.prompts)
+    rows = [t.token_ids for t in tokenizer.tokenize([tokenizer.prompted(text, role) for text in texts])]
+    return OnnxBackend(directory / GRAPH_FILE).encode(*pad(rows, manifest.pad_token_id))
+
+
+def test_film_lover_film_music_lover_music_traveller_travel(bilingual_model_dir: Path) -> None:
+    users = encode(bilingual_model_dir, USERS, "query")
+    items = encode(bilingual_model_dir, ITEMS, "passage")
+    assert (users @ items.T).argmax(axis=1).tolist() == [0, 1, 2]
+
+
+def test_its_manifest_has_the_prompts_and_the_limit_of_the_checkpoint(bilingual_model_dir: Path) -> None:
+    manifest = verify(bilingual_model_dir)
+    assert manifest.prompts == {"query": "query: ", "passage": "passage: "}
+    assert (manifest.max_tokens, manifest.dimensions, manifest.pad_token_id) == (512, 384, 1)
+    assert manifest.parity.max_abs_difference < 1e-6
+
+
+def test_translations_meet(bilingual_model_dir: Path) -> None:
+    chinese = encode(bilingual_model_dir, ["跑步鞋", "钢琴协奏曲", "悬疑电影"], "query")
+    english = encode(bilingual_model_dir, ["running shoes", "piano concerto", "mystery film"], "query")
+    assert (chinese @ english.T).argmax(axis=1).tolist() == [0, 1, 2]
