@@ -164,7 +164,7 @@ def _info(path: Path, manifest: dict[str, Any]) -> SnapshotInfo:
     return SnapshotInfo(path, manifest["sequence"], manifest["epoch"], manifest["tombstones"], manifest["created_at"])
 
 
-def _save_array(path: Path, array: np.ndarray) -> None:  # type: ignore[type-arg]
+def _save_array(path: Path, array: np.ndarray) -> None:
     with path.open("wb") as file:
         np.save(file, array)
         file.flush()
