@@ -80,7 +80,13 @@ async def write(channel: grpc.aio.Channel, writer: int, turn: int, ledger: Ledge
             ids = [f"{name}/{i}" for i in range(EVENTS_PER_BATCH)]
             ledger.sent[name] = ids
             events = [
-                event(user, dice.choice(["LIKE", "CLICK", "SKIP", "FINISH"]), dice.choice(ITEMS), 1.7e9 + number, event_id=i)
+                event(
+                    user,
+                    dice.choice(["LIKE", "CLICK", "SKIP", "FINISH"]),
+                    dice.choice(ITEMS),
+                    1.7e9 + number,
+                    event_id=i,
+                )
                 for i in ids
             ]
             answer = await stub.RecordEvents(pb.RecordEventsRequest(catalog="default", events=events), timeout=30)

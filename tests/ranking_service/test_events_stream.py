@@ -35,7 +35,14 @@ async def test_every_batch_is_answered_in_order_and_a_refused_one_ends_nothing(t
         ]
         answers = [a async for a in acknowledged_in_order(sent(batches), ranking.rpcs._record)]
         assert [a.batch_number for a in answers] == [7, 8, 9, 10, 11, 12]
-        assert [a.WhichOneof("result") for a in answers] == ["recorded", "error", "error", "error", "recorded", "recorded"]
+        assert [a.WhichOneof("result") for a in answers] == [
+            "recorded",
+            "error",
+            "error",
+            "error",
+            "recorded",
+            "recorded",
+        ]
         assert {v.field for v in answers[1].error.violations} == {"events[0].value", "events[1].user_id"}
         assert [a.error.reason for a in answers[1:4]] == [
             "INVALID_REQUEST",

@@ -1,4 +1,4 @@
-"""Popularity and transitions are functions of the log: held against their definitions, in any order, with and without users."""
+"""Popularity and transitions are functions of the log: held against their definitions, in any order."""
 
 from __future__ import annotations
 
@@ -103,7 +103,9 @@ def test_any_order_gives_the_same(log: list[LogEntry], random: object) -> None:
 def test_an_erased_user_was_never_there(before: list[LogEntry], after: list[LogEntry], user: int) -> None:
     erasure = Erasure(len(before) + 1, user)
     later = [
-        entry._replace(sequence=entry.sequence + erasure.sequence, user_key=entry.user_key + 5 * (entry.user_key == user))
+        entry._replace(
+            sequence=entry.sequence + erasure.sequence, user_key=entry.user_key + 5 * (entry.user_key == user)
+        )
         for entry in after
     ]
     live = folded([*before, erasure, *later])
@@ -207,9 +209,7 @@ def test_popularity_halves_in_a_half_life_and_keeps_its_order_for_ages() -> None
 
 def test_a_short_half_life_over_decades_neither_overflows_nor_forgets_the_order() -> None:
     statistics = CatalogStatistics(3_600.0)
-    log = [
-        LogEntry(n, n, f"item-{n}", pb.EVENT_TYPE_LIKE, None, 1e9 + n * 1e6) for n in range(1, 800)
-    ]
+    log = [LogEntry(n, n, f"item-{n}", pb.EVENT_TYPE_LIKE, None, 1e9 + n * 1e6) for n in range(1, 800)]
     statistics.apply(log, len(log))
     ranked = statistics.popular(log[-1].time, 3)
     assert [item for item, _ in ranked] == ["item-799"]

@@ -145,7 +145,9 @@ async def test_movielens_folds_and_gives_known_neighbours(test_data: Path, tmp_p
     requests = []
     for start in range(0, len(rows), 1_000):
         events = [
-            event(r["userId"], "RATING", r["movieId"], float(r["timestamp"]), float(r["rating"]), event_id=str(start + i))
+            event(
+                r["userId"], "RATING", r["movieId"], float(r["timestamp"]), float(r["rating"]), event_id=str(start + i)
+            )
             for i, r in enumerate(rows[start : start + 1_000])
         ]
         requests.append(pb.RecordEventsRequest(catalog="default", events=events))

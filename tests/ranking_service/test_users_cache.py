@@ -36,7 +36,10 @@ def events(draw: st.DrawFn) -> pb.Event:
 
 
 profiles = st.builds(
-    pb.User, id=st.sampled_from(USERS), profile=st.sampled_from(["jazz", "民谣"]), follows=st.lists(st.sampled_from(USERS))
+    pb.User,
+    id=st.sampled_from(USERS),
+    profile=st.sampled_from(["jazz", "民谣"]),
+    follows=st.lists(st.sampled_from(USERS)),
 )
 writes = st.lists(
     st.lists(events(), min_size=1, max_size=6) | profiles | st.sampled_from([f"erase {user}" for user in USERS]),

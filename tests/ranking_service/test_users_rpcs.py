@@ -26,7 +26,9 @@ def user(user_id: str, profile: str = "", follows: tuple[str, ...] = (), **attri
 
 async def test_a_user_is_written_and_read_back(tmp_path: Path) -> None:
     async with opened(tmp_path) as ranking:
-        written = user("安", "喜欢看电影，最近看了《哪吒之魔童降世》", ("bob", "bob", "cat"), city="成都", age=33.0, pro=True)
+        written = user(
+            "安", "喜欢看电影，最近看了《哪吒之魔童降世》", ("bob", "bob", "cat"), city="成都", age=33.0, pro=True
+        )
         answer = await ranking.upsert(written)
         assert list(answer.revisions) == [1]
         read = await ranking.user("安")
@@ -147,7 +149,14 @@ async def fill(ranking: Opened) -> None:
         await ranking.record(
             event("victim-4711", "LIKE", f"film-{i % 7}", now - i, event_id=f"victims-event-{i}"),
             event("victim-4711", "SEARCH", at=now - i, text="A SECRET SEARCH"),
-            event("victim-4711", "COMMENT", f"film-{i % 7}", now - i, text="A SECRET COMMENT", session_id="victims-session"),
+            event(
+                "victim-4711",
+                "COMMENT",
+                f"film-{i % 7}",
+                now - i,
+                text="A SECRET COMMENT",
+                session_id="victims-session",
+            ),
             event(f"other-{i % 5}", "LIKE", f"film-{i % 6}", now - i),
         )
 
