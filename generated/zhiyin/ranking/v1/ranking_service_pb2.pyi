@@ -1124,7 +1124,7 @@ class Event(_message.Message):
     value: _builtins.float
     """See the type."""
     session_id: _builtins.str
-    """The caller's session, at most 128 bytes. Transitions count within a session, or within 30 minutes where there is none."""
+    """The caller's session, at most 128 bytes. Kept with the event; what users do next is counted across sessions."""
     text: _builtins.str
     """A search or a comment, at most 4,096 bytes."""
     attribution_token: _builtins.str
