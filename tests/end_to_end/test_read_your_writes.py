@@ -15,7 +15,18 @@ from zhiyin.retrieval.v1 import retrieval_service_pb2_grpc as retrieval_grpc
 
 CATALOG = "read-your-writes"
 TIMES = 1000
-SUBJECTS = ["sailing", "cooking", "astronomy", "gardening", "chess", "painting", "railways", "cycling", "pottery", "tea"]
+SUBJECTS = [
+    "sailing",
+    "cooking",
+    "astronomy",
+    "gardening",
+    "chess",
+    "painting",
+    "railways",
+    "cycling",
+    "pottery",
+    "tea",
+]
 
 
 def test_a_thousand_events_each_show_in_the_next_list(zhiyin_stack: Any) -> None:
