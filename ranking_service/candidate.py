@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from zhiyin.common.v1.item_pb2 import Item
 
 Floats = NDArray[np.float32]
+Halves = NDArray[np.float16]
 Ints = NDArray[np.int32]
 
 
@@ -54,31 +55,32 @@ class Pool:
     """All candidates of a request, each once.
 
     Attributes:
+        ids: Item ids. Length n.
         items: As retrieval sent them (the few fields that ranking reads). Length n.
         vectors: As the semantic space compares them: centred, of length 1, or a zero row. Shape (n, d).
+        compact: The same as FLOAT16, as they came; converting back would cost as much as scoring.
         query_vectors: The vector of each query that has one, by its name. Shape (d,) each.
         provenance: What each source said.
     """
 
+    ids: Sequence[str]
     items: Sequence[Item]
     vectors: Floats
+    compact: Halves
     query_vectors: Mapping[str, Floats]
     provenance: Mapping[SourceKind, Provenance]
 
     def __len__(self) -> int:
         return len(self.items)
 
-    @property
-    def ids(self) -> list[str]:
-        """Item ids, in the order of the rows."""
-        return [item.id for item in self.items]
-
     def take(self, rows: Ints) -> Pool:
         """The pool with only these rows, in their order."""
         return replace(
             self,
+            ids=[self.ids[row] for row in rows.tolist()],
             items=[self.items[row] for row in rows.tolist()],
             vectors=self.vectors[rows],
+            compact=self.compact[rows],
             provenance={k: Provenance(p.ranks[rows], p.scores[rows]) for k, p in self.provenance.items()},
         )
 

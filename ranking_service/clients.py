@@ -9,7 +9,7 @@ import grpc
 import numpy as np
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from ranking_service.candidate import Floats
+from ranking_service.candidate import Floats, Halves
 from ranking_service.vector_cache import TextVector, TextVectorCache
 from service_runtime import request_context
 from service_runtime.channels import dependency_error
@@ -153,9 +153,17 @@ class RetrievalClient:
 
 def matrix_rows(matrix: EmbeddingMatrix) -> Floats:
     """Vectors off the wire as float32, shape (rows, dimensions)."""
+    return _rows(matrix).astype(np.float32)
+
+
+def half_rows(matrix: EmbeddingMatrix) -> Halves:
+    """Vectors off the wire as float16, shape (rows, dimensions)."""
+    return _rows(matrix).astype(np.float16, copy=False)
+
+
+def _rows(matrix: EmbeddingMatrix) -> Floats | Halves:
     dtype = "<f2" if matrix.dtype == VECTOR_DTYPE_FLOAT16 else "<f4"
-    rows = np.frombuffer(matrix.data, dtype=dtype).reshape(matrix.rows, matrix.dimensions)
-    return rows.astype(np.float32)
+    return np.frombuffer(matrix.data, dtype=dtype).reshape(matrix.rows, matrix.dimensions)
 
 
 def _retrieval_error(error: grpc.aio.AioRpcError, catalog: str) -> ZhiyinError:

@@ -156,19 +156,11 @@ def page_size(wanted: int) -> int:
 
 def masked_item(item: Item, fields: Sequence[str]) -> Item:
     """The item with its id and these fields only."""
-    masked = Item(id=item.id)
-    for field in fields:
-        value = getattr(item, field)
-        if field == "attributes":
-            for name, attribute in value.items():
-                masked.attributes[name].CopyFrom(attribute)
-        elif field == "categories":
-            masked.categories.extend(value)
-        elif hasattr(value, "CopyFrom"):
-            if item.HasField(field):  # type: ignore[arg-type]
-                getattr(masked, field).CopyFrom(value)
-        elif field not in ("available", "prior") or item.HasField(field):
-            setattr(masked, field, value)
+    masked = Item()
+    masked.CopyFrom(item)
+    for field, _ in item.ListFields():
+        if field.name != "id" and field.name not in fields:
+            masked.ClearField(field.name)  # type: ignore[arg-type]
     return masked
 
 

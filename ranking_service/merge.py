@@ -8,7 +8,7 @@ from itertools import zip_longest
 import numpy as np
 
 from ranking_service.candidate import Floats, Pool, Provenance, SourceKind
-from ranking_service.clients import matrix_rows
+from ranking_service.clients import half_rows, matrix_rows
 from ranking_service.sources.source import Plan
 from zhiyin.retrieval.v1.retrieval_service_pb2 import QueryHits, SearchResponse
 
@@ -21,10 +21,13 @@ def merge(plans: Mapping[SourceKind, Plan], reply: SearchResponse) -> Pool:
         reply: The answer to all of it: hits, and those of the local proposals that exist, match and are available.
     """
     rows = {item.id: row for row, item in enumerate(reply.items)}
+    compact = half_rows(reply.item_vectors) if reply.item_vectors.rows else np.zeros((len(rows), 1), np.float16)
     hits = {result.name: result for result in reply.results}
     return Pool(
+        ids=list(rows),
         items=list(reply.items),
-        vectors=matrix_rows(reply.item_vectors) if reply.item_vectors.rows else np.zeros((len(rows), 1), np.float32),
+        vectors=compact.astype(np.float32),
+        compact=compact,
         query_vectors=_query_vectors(reply),
         provenance={kind: _provenance(plan, hits, rows) for kind, plan in plans.items()},
     )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 from zhiyin.ranking.v1 import ranking_service_pb2 as pb2
 
-_LONGEST_QUOTE = {"en": 60, "zh": 30}
+# Columns of the longest quotation; a Chinese character takes two.
+_LONGEST_QUOTE = 60
 
 # Sentences by what spoke loudest; {} is a quoted text or title where there is one.
 PLAIN = {
@@ -78,8 +81,12 @@ def verb(event_type: int, language: str) -> str:
     return _VERBS[language].get(event_type, _ANY_VERB[language])
 
 
-def quote(text: str, language: str) -> str:
+def quote(text: str) -> str:
     """A title or text in quotation marks, on one line, cut where it is long."""
     flat = " ".join(text.split())
-    longest = _LONGEST_QUOTE[language]
-    return f"“{flat}”" if len(flat) <= longest else f"“{flat[: longest - 1].rstrip()}…”"
+    columns = 0
+    for place, character in enumerate(flat):
+        columns += 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        if columns > _LONGEST_QUOTE:
+            return f"“{flat[: place - 1].rstrip()}…”"
+    return f"“{flat}”"

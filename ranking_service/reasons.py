@@ -44,9 +44,9 @@ def reason_for(slate: Slate, row: int, source: SourceKind, followers: Followers)
     if source is SourceKind.QUERY:
         text = taste.query.text or taste.search_text
         kind = "query" if taste.query.text else "search"
-        return Reason(source, PLAIN[language][kind].format(quote(text, language)))
+        return Reason(source, PLAIN[language][kind].format(quote(text)))
     if source is SourceKind.PROFILE:
-        return Reason(source, PLAIN[language]["profile"].format(quote(taste.profile_text, language)))
+        return Reason(source, PLAIN[language]["profile"].format(quote(taste.profile_text)))
     if source in (SourceKind.HISTORY, SourceKind.SIMILAR):
         return _about(source, nearest_like(slate, row), taste, language)
     if source is SourceKind.TRANSITION:
@@ -80,7 +80,7 @@ def _about(source: SourceKind, anchor: Anchor | None, taste: Taste, language: st
     sentence = (
         verb(anchor.event_type, language) if source is SourceKind.HISTORY else PLAIN[language][source.name.lower()]
     )
-    return Reason(source, sentence.format(quote(title, language)), (anchor.item_id,))
+    return Reason(source, sentence.format(quote(title)), (anchor.item_id,))
 
 
 def _contribution(slate: Slate, kind: SourceKind, row: int) -> float:

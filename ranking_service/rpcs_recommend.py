@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import grpc
 
 from ranking_service import conversions
-from ranking_service.lists import ListServer
 from ranking_service.page import Page
 from ranking_service.page_token import PageToken, read_page_token, write_page_token
-from ranking_service.rerank import Reranker
 from ranking_service.selectors.slate import Slate
+from ranking_service.serving import Serving
 from ranking_service.shelf import shelf_query
 from ranking_service.stages import Journal
 from ranking_service.user_side import UserSide
 from service_runtime.errors import NotFound
-from service_runtime.signed_token import TokenSigner
 from zhiyin.ranking.v1 import ranking_service_pb2 as pb2
-
-
-@dataclass(frozen=True, slots=True)
-class Serving:
-    """What the read side is made of."""
-
-    lists: ListServer
-    shelves: ListServer
-    reranker: Reranker
-    signer: TokenSigner
 
 
 class RecommendRpcs:

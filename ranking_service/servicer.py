@@ -7,8 +7,9 @@ from typing import NoReturn
 from google.protobuf.duration_pb2 import Duration
 
 from ranking_service import conversions
-from ranking_service.rpcs_recommend import RecommendRpcs, Serving
+from ranking_service.rpcs_recommend import RecommendRpcs
 from ranking_service.rpcs_users import UserRpcs
+from ranking_service.serving import Serving
 from ranking_service.settings import RankingSettings
 from ranking_service.user_side import UserSide
 from service_runtime.errors import NotImplementedYet

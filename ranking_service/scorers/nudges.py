@@ -52,7 +52,7 @@ def familiarity(taste: Taste, pool: Pool) -> Floats:
     if taste.query.include_seen:
         return np.zeros(len(pool), dtype=np.float32)
     recent = {anchor.item_id for anchor in taste.likes}
-    return np.array([_FAMILIAR if item.id in recent else 0.0 for item in pool.items], dtype=np.float32)
+    return np.array([_FAMILIAR if item_id in recent else 0.0 for item_id in pool.ids], dtype=np.float32)
 
 
 def _primary(tag: str) -> str:

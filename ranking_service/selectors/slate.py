@@ -8,7 +8,7 @@ from itertools import islice
 
 import numpy as np
 
-from ranking_service.candidate import Floats, Ints, Pool, Provenance, SourceKind, best_first
+from ranking_service.candidate import Floats, Halves, Ints, Pool, Provenance, SourceKind, best_first
 from ranking_service.diversity.knob import diverse_order
 from ranking_service.scorers.weighted_sum import Scores
 from ranking_service.selectors.exploration_slots import Place, fill_places
@@ -47,7 +47,7 @@ class Slate:
     list_id: str
     taste: Taste
     items: Sequence[Item]
-    vectors: np.ndarray[tuple[int, int], np.dtype[np.float16]]
+    vectors: Halves
     scores: Scores
     provenance: Mapping[SourceKind, Provenance]
     main: int
@@ -90,7 +90,7 @@ def make_slate(
         list_id=list_id,
         taste=taste,
         items=kept.items,
-        vectors=kept.vectors.astype(np.float16),
+        vectors=kept.compact,
         scores=scores.take(rows),
         provenance=kept.provenance,
         main=len(best),

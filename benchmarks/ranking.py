@@ -1,0 +1,194 @@
+"""What a list costs the ranking service itself: stages, diversity methods, and growth with the history.
+
+Retrieval and encoder are objects in this process that answer at once, so everything measured is ranking's own work.
+Variants are run in turn, over and over, so that a busy machine disturbs all of them alike: trust the ratios.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import numpy as np
+
+from ranking_service.query import DiversityMethod, Query
+from ranking_service.serving import Serving, build_serving
+from ranking_service.settings import RankingSettings
+from ranking_service.stages import Journal
+from ranking_service.user_state import Interaction, UserState
+from ranking_service.vector_cache import TextVector
+from service_runtime.signed_token import TokenSigner
+from zhiyin.common.v1.embedding_pb2 import VECTOR_DTYPE_FLOAT16, EmbeddingMatrix
+from zhiyin.common.v1.filter_pb2 import Filter
+from zhiyin.common.v1.item_pb2 import Item
+from zhiyin.retrieval.v1.retrieval_service_pb2 import SearchRequest, SearchResponse
+
+_DIMENSIONS = 384
+_ITEMS = 2_000
+_HITS_AMONG = 200
+_ROUNDS = 60
+_HISTORIES = (0, 1, 10, 50, 200)
+
+
+def run() -> dict[str, object]:
+    """Milliseconds of CPU a list, and ratios between variants."""
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(1) as executor:
+        return asyncio.run(_measure(Path(folder), executor))
+
+
+async def _measure(folder: Path, executor: ThreadPoolExecutor) -> dict[str, object]:
+    catalogue = _Catalogue()
+    serving = build_serving(
+        RankingSettings(data_dir=folder),
+        _Users(),
+        _Counts(),
+        _Encoder(),
+        catalogue,
+        TokenSigner(b"benchmark-benchmark"),
+        executor,
+    )
+    variants = {f"history_{n}": Query("default", f"user-{n}", now=time.time()) for n in _HISTORIES}
+    for method in (DiversityMethod.DPP, DiversityMethod.NONE):
+        variants[f"history_50_{method.value}"] = Query("default", "user-50", method=method, now=time.time())
+    cpu: dict[str, list[float]] = defaultdict(list)
+    stages: dict[str, list[float]] = defaultdict(list)
+    for _ in range(_ROUNDS):
+        for name, query in variants.items():
+            began = time.process_time()
+            journal = await _one_list(serving, query)
+            cpu[name].append(1e3 * (time.process_time() - began))
+            if name == "history_50":
+                for stage, seconds in journal.timings:
+                    stages[stage].append(1e3 * seconds)
+    await serving.scout.close()
+    middle = {name: statistics.median(values) for name, values in cpu.items()}
+    whole = sum(statistics.median(values) for values in stages.values())
+    return {
+        "ratios": {
+            "mmr_to_none": round(middle["history_50"] / middle["history_50_none"], 3),
+            "dpp_to_none": round(middle["history_50_dpp"] / middle["history_50_none"], 3),
+            "history_200_to_0": round(middle["history_200"] / middle["history_0"], 3),
+            **{f"stage_{s}_share": round(statistics.median(v) / whole, 3) for s, v in stages.items()},
+        },
+        "figures": {
+            "candidates": len(catalogue.last_candidates),
+            "cpu_ms_p50": {name: round(value, 3) for name, value in middle.items()},
+            "stage_wall_ms_p50": {stage: round(statistics.median(v), 3) for stage, v in stages.items()},
+        },
+    }
+
+
+async def _one_list(serving: Serving, query: Query) -> Journal:
+    journal = Journal()
+    slate, page = await serving.lists.first_page(query, 10, journal)
+    entries = await serving.lists.entries(slate, page, ("title", "categories"), True, journal)
+    assert len(entries) == 10
+    return journal
+
+
+class _Catalogue:
+    """Random items in 40 groups; the hits of any search are among the first 200."""
+
+    def __init__(self) -> None:
+        random = np.random.default_rng(7)
+        centres = random.standard_normal((40, _DIMENSIONS))
+        vectors = centres[np.arange(_ITEMS) % 40] + random.standard_normal((_ITEMS, _DIMENSIONS))
+        self._vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
+        self._items = [
+            Item(
+                id=f"item-{n}", title=f"Title of item {n}", categories=[f"category {n % 40}"], language="en", revision=1
+            )
+            for n in range(_ITEMS)
+        ]
+        for item in self._items:
+            item.created_at.FromSeconds(1_600_000_000)
+        self.last_candidates: list[int] = []
+        self._rows = {item.id: row for row, item in enumerate(self._items)}
+
+    async def search(self, request: SearchRequest) -> SearchResponse:
+        """Hydrated items and hits, each once."""
+        places: dict[int, int] = {}
+        for item_id in request.hydrate_item_ids:
+            places.setdefault(self._rows[item_id], len(places))
+        reply = SearchResponse(space_versions={"semantic": 1})
+        for number, query in enumerate(request.queries):
+            found = [(37 * number + place) % _HITS_AMONG for place in range(query.limit)]
+            hits = [places.setdefault(row, len(places)) for row in found]
+            reply.results.add(name=query.name, item_indices=hits, scores=[1 - 0.001 * n for n in range(len(hits))])
+        rows = self.last_candidates = list(places)
+        reply.items.extend(self._items[row] for row in rows)
+        reply.item_vectors.CopyFrom(_matrix(self._vectors[rows]))
+        if request.queries:
+            reply.query_vectors.CopyFrom(_matrix(self._vectors[[37 * n for n in range(len(request.queries))]]))
+        return reply
+
+    async def get_items(self, catalog: str, item_ids: Sequence[str], fields: Sequence[str]) -> dict[str, Item]:
+        """The items."""
+        return {item_id: self._items[self._rows[item_id]] for item_id in item_ids}
+
+    async def list_items(
+        self, catalog: str, condition: Filter | None, page_token: str, fields: Sequence[str]
+    ) -> tuple[Sequence[Item], str]:
+        """One page."""
+        return self._items[:1000], ""
+
+
+class _Users:
+    """user-N has N interactions."""
+
+    def __init__(self) -> None:
+        self._states = {f"user-{n}": self._state(n) for n in _HISTORIES}
+
+    async def read(self, catalog: str, user_id: str, consistency_token: str = "") -> UserState:
+        """The user."""
+        return self._states[user_id]
+
+    def _state(self, events: int) -> UserState:
+        now = time.time()
+        recent = [Interaction(f"item-{1000 + 3 * n}", 5, 1.0, now - 600 * (events - n)) for n in range(events)]
+        return UserState(f"user-{events}", True, "likes a bit of everything", recent=tuple(recent))
+
+
+class _Counts:
+    """Some items are popular and follow each other."""
+
+    def popular(self, catalog: str, now: float, limit: int) -> list[tuple[str, float]]:
+        """Descending."""
+        return [(f"item-{n}", 100.0 / (n + 1)) for n in range(limit)]
+
+    def transitions(self, catalog: str, weighted_items: Mapping[str, float], limit: int) -> list[tuple[str, float]]:
+        """Descending."""
+        return [(f"item-{500 + 2 * n}", 10.0 / (n + 1)) for n in range(limit)]
+
+    def event_sequence(self, catalog: str) -> int:
+        """None."""
+        return 0
+
+
+class _Encoder:
+    """One vector for every text, as from a warm cache."""
+
+    def __init__(self) -> None:
+        self._vector = TextVector(np.full(_DIMENSIONS, _DIMENSIONS**-0.5, dtype=np.float32), "benchmark")
+
+    async def embed(self, texts: Sequence[str]) -> list[TextVector]:
+        """The vectors."""
+        return [self._vector] * len(texts)
+
+    def forget(self) -> None:
+        """Nothing to forget."""
+
+
+def _matrix(rows: np.ndarray[tuple[int, int], np.dtype[np.float16]]) -> EmbeddingMatrix:
+    return EmbeddingMatrix(
+        data=rows.astype("<f2").tobytes(), dtype=VECTOR_DTYPE_FLOAT16, rows=len(rows), dimensions=rows.shape[1]
+    )

@@ -1,0 +1,100 @@
+"""Puts the read side together, from whatever answers for users, statistics, encoder and retrieval.
+
+The server builds it over gRPC clients; evaluation and benchmarks build the same over objects in their own process.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+from ranking_service.candidate import SourceKind
+from ranking_service.catalog_scout import CatalogScout
+from ranking_service.clients import Encoder, Retrieval
+from ranking_service.list_store import ListStore
+from ranking_service.lists import ListServer
+from ranking_service.pipeline import ListLimits, Recommender, Understands, Weights
+from ranking_service.rerank import Reranker
+from ranking_service.scorers.source_weights import source_weights
+from ranking_service.settings import RankingSettings
+from ranking_service.shelf import ShelfUnderstanding, shelf_weights
+from ranking_service.sources.catalog import CatalogSource
+from ranking_service.sources.exploration import ExplorationSource
+from ranking_service.sources.fresh import FreshSource
+from ranking_service.sources.history import HistorySource
+from ranking_service.sources.popular import PopularSource
+from ranking_service.sources.profile import ProfileSource
+from ranking_service.sources.query import QuerySource
+from ranking_service.sources.similar import SimilarSource
+from ranking_service.sources.source import Source
+from ranking_service.sources.transition import TransitionSource
+from ranking_service.understanding import Understanding
+from ranking_service.user_state import Statistics, UserReader
+from ranking_service.vector_cache import ItemCache
+from service_runtime.signed_token import TokenSigner
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What the read side is made of."""
+
+    lists: ListServer
+    shelves: ListServer
+    reranker: Reranker
+    scout: CatalogScout
+    signer: TokenSigner
+
+
+def build_serving(
+    settings: RankingSettings,
+    users: UserReader,
+    statistics: Statistics,
+    encoder: Encoder,
+    retrieval: Retrieval,
+    signer: TokenSigner,
+    executor: Executor,
+) -> Serving:
+    """The read side. `executor` runs the arithmetic; close `scout` at the end."""
+    scout = CatalogScout(retrieval, settings.catalog_refresh_s)
+    items = ItemCache(settings.item_cache_entries, settings.item_cache_age_s)
+    understanding = Understanding(users, encoder, retrieval, items, scout)
+    limits = ListLimits(settings.max_candidates, settings.max_list_length)
+    required = frozenset(SourceKind[name.upper()] for name in settings.required_sources)
+    store = ListStore(settings.list_store_bytes, settings.list_lifetime_s)
+
+    def recommender(
+        who: Understands, sources: list[Source], weights: Weights, needed: frozenset[SourceKind]
+    ) -> Recommender:
+        return Recommender(who, sources, weights, needed, encoder, retrieval, statistics, limits, executor)
+
+    def lists(of: Recommender) -> ListServer:
+        return ListServer(of, store, users, retrieval, statistics, signer, executor)
+
+    main = recommender(understanding, list_sources(settings, statistics), source_weights, required)
+    shelf = recommender(
+        ShelfUnderstanding(understanding), shelf_sources(settings, statistics), shelf_weights, frozenset()
+    )
+    reranker = Reranker(main, understanding, retrieval, executor)
+    return Serving(lists(main), lists(shelf), reranker, scout, signer)
+
+
+def list_sources(settings: RankingSettings, statistics: Statistics) -> list[Source]:
+    """Every source of a list. A new one is a file in `sources/` and a line here."""
+    return [
+        QuerySource(settings.query_candidates),
+        ProfileSource(settings.profile_candidates),
+        HistorySource(settings.history_candidates),
+        TransitionSource(statistics, settings.transition_candidates),
+        PopularSource(statistics, settings.popular_candidates),
+        FreshSource(settings.fresh_candidates, settings.fresh_window_days * 86_400.0),
+        CatalogSource(settings.catalog_candidates),
+        ExplorationSource(settings.exploration_candidates),
+    ]
+
+
+def shelf_sources(settings: RankingSettings, statistics: Statistics) -> list[Source]:
+    """Every source of SimilarItems."""
+    return [
+        SimilarSource(settings.history_candidates),
+        TransitionSource(statistics, settings.transition_candidates),
+    ]
