@@ -83,7 +83,7 @@ def write(index: SpaceIndex, folder: Path) -> SnapshotInfo:
             _save_array(temporary / _MEAN, index.geometry.mean)
         if graph is not None:
             graph.save(temporary / _GRAPH)
-        manifest = {
+        manifest: dict[str, Any] = {
             "format": FORMAT,
             "dimensions": index.geometry.dimensions,
             "metric": "cosine" if index.geometry.normalize else "inner_product",
@@ -95,6 +95,7 @@ def write(index: SpaceIndex, folder: Path) -> SnapshotInfo:
             "created_at": time.time(),
             "files": {p.name: _fingerprint(p) for p in sorted(temporary.iterdir())},
         }
+        manifest["checksum"] = _checksum(manifest)
         with (temporary / _MANIFEST).open("w") as file:
             json.dump(manifest, file, indent=1)
             file.flush()
@@ -130,7 +131,8 @@ def load(path: Path, *, dimensions: int, normalize: bool) -> SpaceIndex:
         if _fingerprint(file)["sha256"] != expected["sha256"]:
             raise SnapshotDamagedError(f"{name} has another checksum than when it was written")
     files = manifest["files"]
-    numbers, matrix = np.load(path / _NUMBERS), np.load(path / _MATRIX)
+    # Copied out of the page cache into memory of its own, which can grow in place.
+    numbers, matrix = np.load(path / _NUMBERS), np.array(np.load(path / _MATRIX, mmap_mode="r"))
     mean = np.load(path / _MEAN) if _MEAN in files else None
     if matrix.shape != (manifest["rows"], dimensions) or numbers.shape != (manifest["rows"],):
         raise SnapshotDamagedError(f"the arrays have shapes {matrix.shape} and {numbers.shape}")
@@ -155,9 +157,16 @@ def _manifest(path: Path) -> dict[str, Any]:
             raise SnapshotDamagedError(f"its format is {manifest['format']}, this release reads {FORMAT}")
         for key in ("dimensions", "metric", "epoch", "sequence", "rows", "tombstones", "files", "created_at"):
             manifest[key]
+        if manifest.pop("checksum", None) != _checksum(manifest):
+            raise SnapshotDamagedError("the manifest has another checksum than when it was written")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SnapshotDamagedError(f"the manifest cannot be read ({type(error).__name__})") from None
     return manifest
+
+
+def _checksum(manifest: dict[str, Any]) -> str:
+    """Of the manifest itself: a wrong sequence number in it would make a replay skip writes."""
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _info(path: Path, manifest: dict[str, Any]) -> SnapshotInfo:
