@@ -56,9 +56,9 @@ class PairTable:
         self.item_ids: list[str] = [""]
         self.by_item: list[dict[int, int]] = [{}]
         self.by_user: dict[int, array[int]] = {}
-        self.item = self.column(np.int32, NOTHING)
-        self.user = self.column(np.int64, 0)
-        self.stamp = self.column(np.int64, 0)
+        self.item = self.column(np.int32, NOTHING)  # column_0 in `compacted`
+        self.user = self.column(np.int64, 0)  # column_1
+        self.stamp = self.column(np.int64, 0)  # column_2
 
     @property
     def item_count(self) -> int:
@@ -116,18 +116,13 @@ class PairTable:
             self._free.append(slot)
         return items
 
-    def used_slots(self) -> NDArray[np.int64]:
-        """Slots that hold a pair, in the order of their stamps."""
-        used = np.flatnonzero(self.user.data)
-        return used[np.argsort(self.stamp.data[used], kind="stable")]
-
-    def saved(self) -> dict[str, NDArray[Any]]:
-        """Copies of all columns, used slots only, in the order of their stamps."""
-        used = self.used_slots()
-        return {f"column_{number}": column.data[used] for number, column in enumerate(self._columns)}
+    def copied(self) -> tuple[list[str], dict[str, NDArray[Any]]]:
+        """Item ids by number and all columns as they are, for `compacted`. Quick: a copy and nothing else."""
+        columns = {f"column_{number}": column.data.copy() for number, column in enumerate(self._columns)}
+        return list(self.item_ids), columns
 
     def restore(self, item_ids: list[str], saved: dict[str, NDArray[Any]]) -> None:
-        """Fills an empty table that has the same columns with what `saved` gave."""
+        """Fills an empty table that has the same columns with what `compacted` gave."""
         for item_id in item_ids[1:]:
             self.item_number(item_id)
         count = len(saved["column_0"])
@@ -150,3 +145,16 @@ class PairTable:
                 column.grow(self._capacity)
         self._next_slot += 1
         return slot
+
+
+def compacted(item_ids: list[str], columns: dict[str, NDArray[Any]]) -> tuple[list[str], dict[str, NDArray[Any]]]:
+    """What `copied` gave without the free slots, in the order of stamps, for a snapshot.
+
+    Items are numbered anew: those that only erased users acted on are left out.
+    """
+    used = np.flatnonzero(columns["column_1"])
+    used = used[np.argsort(columns["column_2"][used], kind="stable")]
+    kept = {name: column[used] for name, column in columns.items()}
+    numbers, renumbered = np.unique(kept["column_0"], return_inverse=True)
+    kept["column_0"] = renumbered + (NOTHING + 1)
+    return ["", *(item_ids[number] for number in numbers)], kept

@@ -27,11 +27,12 @@ _log = get_logger(__name__)
 
 @dataclass(slots=True)
 class _Folded:
-    """One catalogue: its statistics, and what is on disk of them."""
+    """One catalogue: its statistics, the sequence of the last snapshot asked for, and that of the last one written."""
 
     key: int
     statistics: CatalogStatistics
     saved_sequence: int = 0
+    on_disk: int = 0
     applying: threading.Lock = field(default_factory=threading.Lock)
     saving: threading.Lock = field(default_factory=threading.Lock)
 
@@ -113,15 +114,22 @@ class EventStatistics:
             return self._read_on(folded)
 
     def save(self, catalog: str) -> None:
-        """Writes a catalogue's snapshot. A failure is logged; the log has everything."""
+        """Writes a catalogue's snapshot. A failure is logged; the log has everything.
+
+        Of several callers at once, those whose state another has just written come back at once.
+        """
         folded = self._catalogs[catalog]
+        wanted = folded.statistics.sequence
         with folded.saving, user_metrics.STATISTICS_SNAPSHOT_SECONDS.time():
+            if 0 < wanted <= folded.on_disk:
+                return
             try:
-                sequence = statistics_snapshot.save(self._path(folded.key), folded.statistics, self._store.epoch)
+                path = self._path(folded.key)
+                folded.on_disk = statistics_snapshot.save(path, folded.statistics, self._store.epoch)
             except OSError as error:
                 _log.warning("statistics_snapshot_failed", catalog=catalog, error=str(error))
                 return
-        folded.saved_sequence = sequence
+        folded.saved_sequence = folded.on_disk
 
     def close(self) -> None:
         """Saves what changed since the last snapshot."""

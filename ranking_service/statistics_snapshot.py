@@ -17,6 +17,7 @@ import numpy as np
 
 from ranking_service.catalog_statistics import CatalogStatistics
 from ranking_service.event_types import markdown_table
+from ranking_service.pair_table import compacted
 
 _FORMAT = 1
 
@@ -28,9 +29,9 @@ class SnapshotUnusable(Exception):
 def save(path: Path, statistics: CatalogStatistics, epoch: str) -> int:
     """Writes a snapshot; returns the sequence it reflects. Others wait only while the state is copied."""
     with statistics.lock:
-        columns = statistics.pairs.saved()
-        item_ids = list(statistics.pairs.item_ids)
+        item_ids, columns = statistics.pairs.copied()
         base, sequence = statistics.popularity.base, statistics.sequence
+    item_ids, columns = compacted(item_ids, columns)
     archive = io.BytesIO()
     ids = np.frombuffer(json.dumps(item_ids, ensure_ascii=False).encode(), np.uint8)
     np.savez(archive, allow_pickle=False, item_ids=ids, base=np.array([base]), **columns)

@@ -70,19 +70,15 @@ def erase_user(connection: Connection, catalog: str, catalog_key: int, user_id: 
     """Deletes everything about a user, and the user's id from those who follow it; notes the erasure in the log."""
     before = lock_sequence(connection, catalog_key)
     found = find_users(connection, catalog_key, [user_id])
-    followers = connection.execute(
-        select(users.c.user_id, users.c.user_key)
-        .join(follows, follows.c.user_key == users.c.user_key)
-        .where(users.c.catalog_key == catalog_key, follows.c.followed_id == user_id)
-    ).all()
+    following = select(follows.c.user_key).where(follows.c.followed_id == user_id)
+    is_follower = and_(users.c.catalog_key == catalog_key, users.c.user_key.in_(following))
+    followers = connection.execute(select(users.c.user_id, users.c.user_key).where(is_follower)).all()
     if not found and not followers:
         return Change(catalog, before, before)
     after = take_sequence(connection, catalog_key, 1)
-    follower_keys = [key for _, key in followers]
-    connection.execute(delete(follows).where(follows.c.followed_id == user_id, follows.c.user_key.in_(follower_keys)))
-    connection.execute(
-        update(users).where(users.c.user_key.in_(follower_keys)).values(version=users.c.version + 1, sequence=after)
-    )
+    connection.execute(update(users).where(is_follower).values(version=users.c.version + 1, sequence=after))
+    in_catalog = select(users.c.user_key).where(users.c.catalog_key == catalog_key)
+    connection.execute(delete(follows).where(follows.c.followed_id == user_id, follows.c.user_key.in_(in_catalog)))
     changes = [UserChange(follower, key, reread=True) for follower, key in followers]
     entries: tuple[Erasure, ...] = ()
     deleted = 0

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ranking_service import statistics_snapshot
@@ -83,6 +83,7 @@ def transitions_by_definition(log: Sequence[LogEntry], source: str) -> dict[str,
     return {item: score / (count + 5) ** 0.5 for item, score in scores.items()}
 
 
+@settings(max_examples=60, deadline=None)
 @given(logs())
 def test_the_folds_are_what_they_are_defined_to_be(log: list[LogEntry]) -> None:
     statistics = folded(log)
@@ -92,6 +93,7 @@ def test_the_folds_are_what_they_are_defined_to_be(log: list[LogEntry]) -> None:
         assert_close(dict(statistics.following({source: 1.0}, 100)), transitions_by_definition(log, source))
 
 
+@settings(max_examples=40, deadline=None)
 @given(logs(), st.randoms(use_true_random=False))
 def test_any_order_gives_the_same(log: list[LogEntry], random: object) -> None:
     shuffled = list(log)
@@ -99,6 +101,7 @@ def test_any_order_gives_the_same(log: list[LogEntry], random: object) -> None:
     assert_equal_folds(folded(log), folded(shuffled), ITEMS, NOW)
 
 
+@settings(max_examples=40, deadline=None)
 @given(logs(), logs(20), st.integers(1, 5))
 def test_an_erased_user_was_never_there(before: list[LogEntry], after: list[LogEntry], user: int) -> None:
     erasure = Erasure(len(before) + 1, user)
@@ -113,9 +116,10 @@ def test_an_erased_user_was_never_there(before: list[LogEntry], after: list[LogE
     assert_equal_folds(live, without, ITEMS, NOW)
 
 
-@given(log=logs(), after=logs(20), cut=st.integers(0, 60))
+@settings(max_examples=25, deadline=None)
+@given(log=logs(), after=logs(20))
 def test_a_snapshot_goes_on_like_the_state_it_was_taken_of(
-    tmp_path_factory: pytest.TempPathFactory, log: list[LogEntry], after: list[LogEntry], cut: int
+    tmp_path_factory: pytest.TempPathFactory, log: list[LogEntry], after: list[LogEntry]
 ) -> None:
     path = tmp_path_factory.mktemp("snapshots") / "1.statistics"
     live = folded(log)

@@ -141,7 +141,7 @@ async def test_a_store_of_another_schema_is_refused(tmp_path: Path) -> None:
 
 async def test_movielens_folds_and_gives_known_neighbours(test_data: Path, tmp_path: Path) -> None:
     with gzip.open(test_data / "movielens-small" / "ratings.csv.gz", "rt") as file:
-        rows = list(csv.DictReader(file))
+        rows = [row for row in csv.DictReader(file) if int(row["userId"]) <= 200]
     requests = []
     for start in range(0, len(rows), 1_000):
         events = [

@@ -47,7 +47,7 @@ writes = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(writes, st.sampled_from([3, 200]))
 def test_the_cache_equals_the_store(steps: list[list[pb.Event] | pb.User | str], max_recent: int) -> None:
     async def run(ranking: Opened) -> None:
