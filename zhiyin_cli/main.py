@@ -9,6 +9,7 @@ import typer
 
 from zhiyin_cli.connection import Tls
 from zhiyin_cli.datasets_commands import datasets_app
+from zhiyin_cli.demo_command import demo
 from zhiyin_cli.import_commands import events_app, items_app, users_app
 from zhiyin_cli.model_commands import model_app
 from zhiyin_cli.recommend_commands import recommend, similar, stats
@@ -41,6 +42,7 @@ def connection(
 
 
 app.command()(up)
+app.command()(demo)
 app.command()(recommend)
 app.command()(similar)
 app.command()(stats)

@@ -49,7 +49,7 @@ def export(
     precision: str = "fp32",
     prompts: Mapping[PromptRole, str] | None = None,
 ) -> None:
-    """Exports a checkpoint, or does nothing when `target` is up to date. Raises CommandFailed: what is missing or wrong."""
+    """Exports a checkpoint, or does nothing when `target` is up to date. Raises CommandFailed."""
     try:
         # Only this command needs what the extra `export` brings.
         from encoder_service.parity import ParityError

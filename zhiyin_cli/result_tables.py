@@ -22,24 +22,20 @@ def recommendation_table(
     title: str,
     items: Sequence[ranking_pb2.RecommendedItem],
     new_ids: Collection[str] = (),
-    *,
-    with_categories: bool = True,
 ) -> Table:
     """One list: rank, title, score, sources with their ranks, reason. Items in `new_ids` are marked."""
     table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, expand=False)
     table.add_column("#", justify="right")
     table.add_column("title", overflow="fold", max_width=46)
-    if with_categories:
-        table.add_column("category", style="dim", overflow="fold", max_width=22)
+    table.add_column("category", style="dim", overflow="fold", max_width=22)
     table.add_column("score", justify="right")
     table.add_column("sources (rank)", style="dim", overflow="fold", max_width=34)
     table.add_column("reason", overflow="fold", max_width=44)
     for entry in items:
         is_new = entry.item.id in new_ids
         sources = ", ".join(f"{source_name(source.source)} {source.rank}" for source in entry.sources)
-        cells = [Text(str(entry.rank)), Text(("+ " if is_new else "") + (entry.item.title or entry.item.id))]
-        if with_categories:
-            cells.append(Text("/".join(entry.item.categories)))
+        cells = [Text(f"+ {entry.rank}" if is_new else str(entry.rank)), Text(entry.item.title or entry.item.id)]
+        cells.append(Text("/".join(entry.item.categories)))
         cells += [Text(f"{entry.score:.3f}"), Text(sources), Text(entry.reason.text)]
         table.add_row(*cells, style="bold green" if is_new else None)
     return table

@@ -1,0 +1,1 @@
+"""The demonstration: `zhiyin demo`."""
