@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from retrieval_service import snapshot
-from retrieval_service.item_store import ItemStore, SpaceRow
+from retrieval_service.item_store import Connection, ItemStore, SpaceRow
 from retrieval_service.parent_watch import exit_with_parent
 from retrieval_service.snapshot import SnapshotDamagedError
 from retrieval_service.space_index import Geometry, SpaceIndex
@@ -46,15 +46,16 @@ def build(store: ItemStore, catalog_id: int, folder: Path, rebuild_above: float)
         space = store.space(connection, catalog_id)
         if space is None:
             raise LookupError(f"catalogue {catalog_id} has no vectors")
-        index = _base(folder, space, rebuild_above)
-        from_scratch = index is None
-        if index is None:
+        index = _base(folder, space)
+        if index is not None:
+            _replay(store, connection, catalog_id, index)
+        from_scratch = index is None or index.tombstones > rebuild_above * (len(index) + index.tombstones)
+        if index is None or from_scratch:
             geometry = Geometry(space.dimensions, space.centering.mean, space.centering.epoch)
             index = SpaceIndex(geometry)
+            _replay(store, connection, catalog_id, index)
         if not index.has_graph:
             index.add_graph()
-        for part in store.vector_changes(connection, catalog_id, index.sequence, space.dimensions):
-            index.apply(0, part.numbers, part.vectors, part.deleted)
         index.sequence = store.sequence(connection, catalog_id)
     # Outside of the transaction: a long reader keeps the write-ahead log from shrinking.
     while index.graph_backlog:
@@ -70,16 +71,21 @@ def build(store: ItemStore, catalog_id: int, folder: Path, rebuild_above: float)
     }
 
 
-def _base(folder: Path, space: SpaceRow, rebuild_above: float) -> SpaceIndex | None:
+def _replay(store: ItemStore, connection: Connection, catalog_id: int, index: SpaceIndex) -> None:
+    dimensions = index.geometry.dimensions
+    for part in store.vector_changes(connection, catalog_id, index.sequence, dimensions):
+        index.apply(0, part.numbers, part.vectors, part.deleted)
+
+
+def _base(folder: Path, space: SpaceRow) -> SpaceIndex | None:
+    """The newest snapshot that can be built upon."""
     try:
         info = snapshot.newest(folder)
         if info is None or info.epoch != space.centering.epoch:
             return None
-        index = snapshot.load(info.path, dimensions=space.dimensions, normalize=True)
+        return snapshot.load(info.path, dimensions=space.dimensions, normalize=True)
     except SnapshotDamagedError:
         return None  # the service notices and reports it when it loads; here a fresh one is the cure
-    total = len(index) + index.tombstones
-    return index if index.tombstones <= rebuild_above * total else None
 
 
 def main(argv: Sequence[str] | None = None) -> None:
