@@ -57,7 +57,8 @@ class CatalogStatistics:
 
     def following(self, weighted_items: Mapping[str, float], limit: int) -> list[tuple[str, float]]:
         """See `Statistics.transitions`. Of more than 64 given items those with the largest weights count."""
-        heaviest = sorted(weighted_items.items(), key=lambda given: -given[1])[:_MAX_GIVEN_ITEMS]
+        positive = [(item_id, weight) for item_id, weight in weighted_items.items() if weight > 0.0]
+        heaviest = sorted(positive, key=lambda given: -given[1])[:_MAX_GIVEN_ITEMS]
         with self._lock:
             given = [(self.pairs.find_item(item_id), weight) for item_id, weight in heaviest]
             best = self.transitions.following([pair for pair in given if pair[0] != NOTHING], limit)

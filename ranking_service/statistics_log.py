@@ -102,16 +102,20 @@ class EventStatistics:
             if folded.statistics.sequence == change.before:
                 folded.statistics.apply(change.entries, change.after)
             elif folded.statistics.sequence < change.after:
-                self._read_on(folded)  # other replicas wrote in between
+                self._read_on(folded, change.after)  # other replicas wrote in between
         if folded.statistics.sequence - folded.saved_sequence >= self._snapshot_every:
             folded.saved_sequence = folded.statistics.sequence
             self._savers.submit(self.save, change.catalog)
 
-    def catch_up(self, catalog: str) -> bool:
-        """Folds in what the log has beyond what was applied; tells whether an erasure was among it."""
+    def catch_up(self, catalog: str, until: int | None = None) -> bool:
+        """Folds in what the log has beyond what was applied; tells whether an erasure was among it.
+
+        Args:
+            until: Sequence to stop at; None: the catalogue's.
+        """
         folded = self._catalogs[catalog]
         with folded.applying:
-            return self._read_on(folded)
+            return self._read_on(folded, until)
 
     def save(self, catalog: str) -> None:
         """Writes a catalogue's snapshot. A failure is logged; the log has everything.
@@ -138,9 +142,11 @@ class EventStatistics:
             if folded.statistics.sequence != folded.saved_sequence:
                 self.save(catalog)
 
-    def _read_on(self, folded: _Folded) -> bool:
+    def _read_on(self, folded: _Folded, until: int | None) -> bool:
         erased = False
-        for page, sequence in self._store.read_log(folded.key, folded.statistics.sequence):
+        if until is not None and until <= folded.statistics.sequence:
+            return False
+        for page, sequence in self._store.read_log(folded.key, folded.statistics.sequence, until):
             folded.statistics.apply(page, sequence)
             erased = erased or any(isinstance(entry, Erasure) for entry in page)
         return erased

@@ -110,8 +110,6 @@ class Transitions:
         starts: list[NDArray[np.int32]] = []
         weights: list[NDArray[np.float64]] = []
         for item, weight in weighted_items:
-            if item == NOTHING or weight <= 0.0:
-                continue
             users = self._pairs.by_item[item]
             share = max(int(self._max_walks * weight / total), _FEWEST_WALKS)
             wanted = min(share, self._max_users_per_item)

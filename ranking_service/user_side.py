@@ -250,8 +250,9 @@ class UserSide:
         applied = self._statistics.event_sequence(catalog)
         changed, erased, sequence = self._store.changed_since(key, applied)
         if sequence > applied:
+            # No further than the cache was told: a reader that sees the sequence trusts the cache.
             self._cache.drop(catalog, changed, erased, sequence)
-            if self._statistics.catch_up(catalog):
+            if self._statistics.catch_up(catalog, sequence):
                 self._statistics.save(catalog)
 
     async def _tail_log(self) -> None:

@@ -18,7 +18,9 @@ from service_runtime.errors import AlreadyExists
 from zhiyin.ranking.v1 import ranking_service_pb2 as pb
 
 _IDS_PER_QUERY = 500
-LOG_PAGE = 5_000
+_ENTRIES_PER_PAGE = 5_000
+
+LogPage = tuple[list[LogEntry | Erasure], int]
 
 
 def record_events(connection: Connection, catalog: str, catalog_key: int, batch: Sequence[Event]) -> Change:
@@ -63,8 +65,8 @@ def take_sequence(connection: Connection, catalog_key: int, count: int) -> int:
     return int(connection.execute(raised).scalar_one())
 
 
-def read_log(connection: Connection, catalog_key: int, after: int) -> Iterator[list[LogEntry | Erasure]]:
-    """The log from the entry after sequence `after` on, in order, in pages."""
+def read_log(connection: Connection, catalog_key: int, after: int, until: int) -> Iterator[LogPage]:
+    """The log after sequence `after`, up to and with `until`, in order, in pages with the sequence each reaches."""
     columns = (
         events.c.sequence,
         events.c.user_key,
@@ -74,16 +76,16 @@ def read_log(connection: Connection, catalog_key: int, after: int) -> Iterator[l
         events.c.time_us,
     )
     gone = select(erasures.c.sequence, erasures.c.user_key).where(
-        erasures.c.catalog_key == catalog_key, erasures.c.sequence > after
+        erasures.c.catalog_key == catalog_key, erasures.c.sequence > after, erasures.c.sequence <= until
     )
     pending = [Erasure(*row) for row in connection.execute(gone.order_by(erasures.c.sequence))]
     pending.reverse()
     while True:
         query = (
             select(*columns)
-            .where(events.c.catalog_key == catalog_key, events.c.sequence > after)
+            .where(events.c.catalog_key == catalog_key, events.c.sequence > after, events.c.sequence <= until)
             .order_by(events.c.sequence)
-            .limit(LOG_PAGE)
+            .limit(_ENTRIES_PER_PAGE)
         )
         page: list[LogEntry | Erasure] = []
         rows = connection.execute(query).all()
@@ -91,11 +93,11 @@ def read_log(connection: Connection, catalog_key: int, after: int) -> Iterator[l
             while pending and pending[-1].sequence < sequence:
                 page.append(pending.pop())
             page.append(LogEntry(sequence, user_key, item_id, event_type, value, time_us / 1e6))
-        if len(rows) < LOG_PAGE:
+        if len(rows) < _ENTRIES_PER_PAGE:
             page.extend(reversed(pending))
-            yield page
+            yield page, until
             return
-        yield page
+        yield page, rows[-1][0]
         after = rows[-1][0]
 
 

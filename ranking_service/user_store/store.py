@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from sqlalchemy import Connection, Engine, insert, select
 
-from ranking_service.event import Erasure, Event, LogEntry
+from ranking_service.event import Event
 from ranking_service.user import Change, StoredUser
 from ranking_service.user_state import UserState
 from ranking_service.user_store import event_rows, user_rows
@@ -89,13 +89,15 @@ class UserStore:
         with self._reader.connect() as connection:
             return user_rows.load_events(connection, catalog_key, user_id, after, limit)
 
-    def read_log(self, catalog_key: int, after: int) -> Iterator[tuple[list[LogEntry | Erasure], int]]:
-        """The log after a sequence, in pages, each with the sequence it reaches; the last reaches the catalogue's."""
+    def read_log(self, catalog_key: int, after: int, until: int | None = None) -> Iterator[event_rows.LogPage]:
+        """The log after a sequence, in pages, each with the sequence it reaches.
+
+        Args:
+            until: Where to stop; None: at the catalogue's sequence.
+        """
         with self._reader.connect() as connection:
-            head = _sequence(connection, catalog_key)
-            for page in event_rows.read_log(connection, catalog_key, after):
-                last = page[-1].sequence if len(page) >= event_rows.LOG_PAGE else head
-                yield page, last
+            end = _sequence(connection, catalog_key) if until is None else until
+            yield from event_rows.read_log(connection, catalog_key, after, end)
 
     def changed_since(self, catalog_key: int, after: int) -> tuple[list[str], list[int], int]:
         """What writes after a sequence touched: ids of users, keys of erased users, and the sequence reached."""

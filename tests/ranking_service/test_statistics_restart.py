@@ -160,3 +160,24 @@ async def test_movielens_folds_and_gives_known_neighbours(test_data: Path, tmp_p
         assert {"5952", "7153"} <= {item for item, _ in first}
         popular = ranking.side.statistics.popular("default", float(max(r["timestamp"] for r in rows)), 20)
         assert len(popular) == 20
+
+
+async def test_the_log_is_read_in_pages_with_erasures_in_their_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ranking_service.user_store.event_rows._ENTRIES_PER_PAGE", 4)
+    async with opened(tmp_path) as ranking:
+        await fill(ranking, 2)
+        await ranking.delete("ann")
+        await fill(ranking, 1)
+        await ranking.delete("user-0-1")
+        await ranking.upsert(pb.User(id="last"))
+        pages = list(ranking.side._store.read_log(1, 0))
+        assert len(pages) > 4
+        sequences = [entry.sequence for page, _ in pages for entry in page]
+        assert sequences == sorted(set(sequences))
+        assert {17, 26} <= set(sequences)
+        assert all(page[-1].sequence <= reached for page, reached in pages if page)
+        assert pages[-1][1] == 27
+        part = [entry.sequence for page, _ in ranking.side._store.read_log(1, 9, 20) for entry in page]
+        assert part == [sequence for sequence in sequences if 9 < sequence <= 20]
