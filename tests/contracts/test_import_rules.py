@@ -18,7 +18,7 @@ ALLOWED = {
     "retrieval_service": {"service_runtime"},
     "ranking_service": {"service_runtime"},
     "zhiyin_offline": {"service_runtime", *SERVICES},
-    "zhiyin_cli": {"service_runtime", "zhiyin_offline"},
+    "zhiyin_cli": {"service_runtime", "zhiyin_offline", "encoder_service"},
     "benchmarks": {"service_runtime", "zhiyin_offline", "zhiyin_cli", *SERVICES},
 }
 OURS = set(ALLOWED)
