@@ -1,4 +1,5 @@
-// The whole path from Node: a catalogue, items, an event, a list that reflects it, the next page, and two errors read properly.
+// The whole path from Node: a catalogue, items, an event, a list that reflects it, the next page, and two errors
+// read properly.
 //
 //   npm ci && node quickstart.mjs            # against `zhiyin up` on its default ports
 //   ZHIYIN_RETRIEVAL_ADDRESS=... ZHIYIN_RANKING_ADDRESS=... node quickstart.mjs
@@ -32,7 +33,12 @@ async function main() {
   const written = await retrieval.UpsertItems({ catalog, items });
   console.log(`upserted ${written.results.length} items`);
 
-  const event = { event_id: `node-${Date.now()}`, user_id: "node-user", type: "EVENT_TYPE_FINISH", item_id: "film-interstellar" };
+  const event = {
+    event_id: `node-${Date.now()}`,
+    user_id: "node-user",
+    type: "EVENT_TYPE_FINISH",
+    item_id: "film-interstellar",
+  };
   const recorded = await ranking.RecordEvents({ catalog, events: [event] });
   console.log(`recorded ${recorded.recorded_count} event`);
 
@@ -46,7 +52,8 @@ async function main() {
   assert.equal(new Set(ids).size, ids.length, "a page repeats an item");
   assert.ok(!ids.includes("film-interstellar"), "a finished film came back");
 
-  const refused = await failure(retrieval.UpsertItems({ catalog, items: [{ id: "" }, { id: "x".repeat(300), title: "long id" }] }));
+  const wrong = [{ id: "" }, { id: "x".repeat(300), title: "an id that is too long" }];
+  const refused = await failure(retrieval.UpsertItems({ catalog, items: wrong }));
   console.log(`refused: ${refused.status} ${refused.reason}`);
   for (const { field, description } of refused.violations) console.log(`  ${field}: ${description}`);
   assert.ok(refused.violations.length >= 2, "not all violations are listed");

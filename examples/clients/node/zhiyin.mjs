@@ -9,7 +9,14 @@ const protoRoot = process.env.ZHIYIN_PROTOS ?? path.resolve(here, "../../../prot
 const loaded = protoLoader.loadSync(
   ["zhiyin/retrieval/v1/retrieval_service.proto", "zhiyin/ranking/v1/ranking_service.proto", "rpc_details.proto"],
   // Field names as in the protos, numbers of 64 bits as strings, enums by name.
-  { keepCase: true, longs: String, enums: String, defaults: true, oneofs: true, includeDirs: [protoRoot, path.join(here, "protos")] },
+  {
+    keepCase: true,
+    longs: String,
+    enums: String,
+    defaults: true,
+    oneofs: true,
+    includeDirs: [protoRoot, path.join(here, "protos")],
+  },
 );
 const { zhiyin } = grpc.loadPackageDefinition(loaded);
 
@@ -39,7 +46,9 @@ export class ZhiyinError extends Error {
   #read({ type, value }) {
     if (type === "google.rpc.BadRequest") this.violations.push(...value.field_violations);
     if (type === "google.rpc.ErrorInfo") this.reason = value.reason;
-    if (type === "google.rpc.RetryInfo") this.retryAfterMs = Number(value.retry_delay.seconds) * 1e3 + value.retry_delay.nanos / 1e6;
+    if (type === "google.rpc.RetryInfo") {
+      this.retryAfterMs = Number(value.retry_delay.seconds) * 1e3 + value.retry_delay.nanos / 1e6;
+    }
   }
 }
 
