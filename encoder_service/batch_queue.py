@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Generic, TypeVar
 
-MAX_PADDING = 1.5
+# Measured on mixed lengths in CPU seconds: 1.1 to 1.5 are equal within the noise, 2 costs a tenth, no bound a quarter.
+MAX_PADDING = 1.25
 _SHORT = 8  # tokens; below this the fixed cost of a batch outweighs any padding
 
 

@@ -151,7 +151,7 @@ def test_a_failed_export_leaves_what_was_there(
         raise ParityError("vectors differ")
 
     monkeypatch.setattr("zhiyin_offline.export.exporter.check_serving", wrong)
-    with pytest.raises(ParityError):
+    with pytest.raises(ExportError, match="vectors differ"):
         export_model(str(make_checkpoint(seed=1)), out)
     assert verify(out) == before
     assert [path.name for path in tmp_path.iterdir()] == ["model"]

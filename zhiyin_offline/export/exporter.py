@@ -28,8 +28,8 @@ from encoder_service.model_directory import (
     sha256_of,
     verify,
 )
-from encoder_service.onnx_backend import OnnxBackend
-from encoder_service.parity import check_serving
+from encoder_service.onnx_backend import BackendError, OnnxBackend
+from encoder_service.parity import ParityError, check_serving
 from encoder_service.tokenization import TextTokenizer
 from zhiyin_offline.export.checkpoint import Checkpoint, open_checkpoint
 from zhiyin_offline.export.fingerprint import space_fingerprint
@@ -64,8 +64,8 @@ def export_model(
 
     Raises:
         CheckpointError: The checkpoint is missing, damaged or of a kind that cannot be exported.
-        ParityError: The graph does not compute what PyTorch computes; nothing was written.
-        ExportError: `precision` is unknown, or `out_dir` holds something else.
+        ExportError: The graph does not compute what PyTorch computes (nothing was written), a library of the `export`
+            extra or ONNX Runtime is missing, `precision` is unknown, or `out_dir` holds something else.
     """
     wanted = _check_precision(precision)
     progress(f"reading {source}")
@@ -84,9 +84,11 @@ def export_model(
         known = _write_graph_and_reference(checkpoint, tokenizer, staging, wanted, progress)
         (staging / PARITY_FILE).write_text(known.to_json(), encoding="utf-8")
         progress("comparing with PyTorch")
-        report = check_serving(
-            tokenizer, OnnxBackend(staging / GRAPH_FILE), known, checkpoint.pad_token_id, precision=wanted
-        )
+        try:
+            backend = OnnxBackend(staging / GRAPH_FILE)
+            report = check_serving(tokenizer, backend, known, checkpoint.pad_token_id, precision=wanted)
+        except (ParityError, BackendError) as error:
+            raise ExportError(str(error)) from error
         manifest = _manifest(checkpoint, space, key, wanted, report, staging)
         (staging / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
     progress(f"wrote {out_dir}: largest difference from PyTorch {report.max_abs_difference:.1e}")
