@@ -51,8 +51,8 @@ def demo(
     with readable_failures():
         examples = find_catalogue(catalogue)
         model_dir = ready_model(model, data_dir / "models", lambda line: console.print(line, markup=False))
-        # A store holds vectors of one model: each model gets stores of its own.
-        state_dir = data_dir / "stores" / model_dir.name
+        # A store holds vectors of one model and events that must not change: each model and catalogue has its own.
+        state_dir = data_dir / "stores" / f"{model_dir.name}-{examples.digest()[:8]}"
         ports = StackPorts.free()
         try:
             with ProcessGroup(stack_services(state_dir, model_dir, ports)) as group:

@@ -65,14 +65,15 @@ def test_items_came_into_the_world_in_the_last_two_years() -> None:
         assert datetime(2025, 1, 1, tzinfo=UTC) <= created_at < datetime(2026, 12, 1, tzinfo=UTC), item["id"]
 
 
-def test_users_are_ten_of_each_language_with_histories_and_two_newcomers() -> None:
+def test_users_of_both_languages_have_histories_and_two_are_newcomers() -> None:
     users = {user["id"]: user for user in _rows(_CATALOGUE / "users.jsonl")}
     events = Counter(event["user_id"] for event in _rows(_CATALOGUE / "events.jsonl"))
     with_history = Counter(users[user]["attributes"]["language"] for user in events)
-    assert with_history == {"zh": 10, "en": 10}
+    assert set(with_history) == {"zh", "en"}
+    assert min(with_history.values()) >= 10
     assert set(users) - set(events) == {"zh-newcomer", "en-newcomer"}
-    assert min(events.values()) >= 15
-    assert all(user["profile"] for user in users.values())
+    assert min(events.values()) >= 8
+    assert len({user["profile"] for user in users.values()}) == len(users)
     assert all(followed in users for user in users.values() for followed in user["follows"])
 
 
@@ -80,7 +81,7 @@ def test_events_refer_to_what_exists_in_the_order_of_their_times() -> None:
     items = _items()
     events = _rows(_CATALOGUE / "events.jsonl")
     times = [datetime.fromisoformat(event["time"]) for event in events]
-    assert len(events) == len({event["event_id"] for event in events}) >= 390
+    assert len(events) == len({event["event_id"] for event in events}) >= 780
     assert times == sorted(times)
     assert {event["type"] for event in events} <= set(EVENT_TYPES)
     assert len({event["type"] for event in events}) >= 12
