@@ -71,7 +71,7 @@ def test_each_native_library_stands_in_one_file(library: str) -> None:
 
 def test_domain_code_does_not_know_the_wire() -> None:
     """Pure algorithms import neither gRPC nor messages: replay, evaluation and tests call them with plain values."""
-    pure = ["ranking_service/diversity", "ranking_service/selectors", "ranking_service/scorers"]
+    pure = ["ranking_service/diversity", "ranking_service/scorers"]
     for folder in pure:
         for path in files(folder):
             tops = {module.split(".")[0] for module in imports(path)}
