@@ -14,6 +14,7 @@ from zhiyin.common.v1.item_pb2 import Item
 
 Floats = NDArray[np.float32]
 Halves = NDArray[np.float16]
+Doubles = NDArray[np.float64]
 Ints = NDArray[np.int32]
 
 
@@ -43,11 +44,11 @@ class Provenance:
 
     Attributes:
         ranks: Place of each candidate among those of the source, from 1; 0: the source did not propose it. Shape (n,).
-        scores: The source's own score where it proposed the candidate, else 0. Shape (n,).
+        scores: The source's own score where it proposed the candidate, else 0; of any magnitude. Shape (n,).
     """
 
     ranks: Ints
-    scores: Floats
+    scores: Doubles
 
 
 @dataclass(frozen=True, slots=True)

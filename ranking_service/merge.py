@@ -35,7 +35,7 @@ def merge(plans: Mapping[SourceKind, Plan], reply: SearchResponse) -> Pool:
 
 def _provenance(plan: Plan, hits: Mapping[str, QueryHits], rows: Mapping[str, int]) -> Provenance:
     ranks = np.zeros(len(rows), dtype=np.int32)
-    scores = np.zeros(len(rows), dtype=np.float32)
+    scores = np.zeros(len(rows), dtype=np.float64)
     found = [(rows[item_id], score) for item_id, score in plan.proposals if item_id in rows]
     found += _take_turns([hits[ask.name] for ask in plan.asks if ask.name in hits])
     place = 0

@@ -1,6 +1,6 @@
 """Relevance as a weighted sum of z-scores over the pool.
 
-    score(i) = sum over sources s of  w_s * clip((e_s(i) - mean e_s) / max(std e_s, resolution_s), -3, 3)
+    score(i) = sum over sources s of  w_s * squash((e_s(i) - mean e_s) / max(std e_s, resolution_s))
                + prior, language, aversion and familiarity (see `scorers.nudges`)
 
 where `e_s(i)` is the evidence of source s for candidate i, filled in also where s did not propose i.
@@ -15,8 +15,9 @@ import numpy as np
 
 from ranking_service.candidate import Floats, Pool, SourceKind
 
-# No single source may carry an item further than this: sparse evidence gives z-scores beyond 10.
-_CLIP = 3.0
+# Sparse evidence gives z-scores beyond 10. From here on they grow with their logarithm only: no source carries an item
+# on its own, and yet its best stays its best (cut off, all of the best would be equal).
+_KNEE = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +40,15 @@ class Scores:
 
 
 def z_scores(evidence: Floats, resolution: float) -> Floats:
-    """Evidence in standard deviations from its mean, clipped at 3; differences below `resolution` mean little."""
+    """Evidence in standard deviations from its mean, squashed beyond 3; differences below `resolution` mean little."""
     if len(evidence) == 0:
         return evidence
     deviation = max(float(evidence.std()), resolution)
-    clipped: Floats = np.clip((evidence - evidence.mean()) / deviation, -_CLIP, _CLIP).astype(np.float32)
-    return clipped
+    z = (evidence - evidence.mean()) / deviation
+    size = np.abs(z)
+    squashed = np.where(size <= _KNEE, z, np.sign(z) * (_KNEE + np.log1p(np.maximum(size - _KNEE, 0.0))))
+    result: Floats = squashed.astype(np.float32)
+    return result
 
 
 def weighted_sum(

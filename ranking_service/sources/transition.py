@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ranking_service.candidate import Floats, Pool, SourceKind
 from ranking_service.sources.proposed_scores import proposed_scores
 from ranking_service.sources.source import Plan
@@ -31,5 +33,6 @@ class TransitionSource:
         return Plan(proposals=tuple(found))
 
     def evidence(self, taste: Taste, plan: Plan, pool: Pool) -> Floats | None:
-        """How often, as a logarithm."""
-        return proposed_scores(pool, self.kind)
+        """How often, against the item that followed most often."""
+        shares = proposed_scores(pool, self.kind)
+        return None if shares is None else shares.astype(np.float32)

@@ -114,10 +114,19 @@ def test_dropped_ids_reach_retrieval_hidden_first_and_latest_first() -> None:
 
 
 @given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=50))
-def test_z_scores_are_finite_and_bounded(values: list[float]) -> None:
-    scores = z_scores(np.array(values, dtype=np.float32), 1e-3)
+def test_z_scores_are_finite_and_in_the_order_of_the_evidence(values: list[float]) -> None:
+    evidence = np.array(values, dtype=np.float32)
+    scores = z_scores(evidence, 1e-3)
     assert np.isfinite(scores).all()
-    assert np.abs(scores).max() <= 3
+    order = np.argsort(evidence, kind="stable")
+    assert (np.diff(scores[order]) >= 0).all()
+
+
+def test_one_item_in_a_thousand_is_not_carried_away_by_one_source() -> None:
+    evidence = np.zeros(1000, dtype=np.float32)
+    evidence[:2] = 1, 2
+    scores = z_scores(evidence, 1e-3)
+    assert 3 < scores[0] < scores[1] < 7
 
 
 def test_differences_below_the_resolution_decide_little() -> None:
