@@ -22,7 +22,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
@@ -34,6 +34,9 @@ from encoder_service.onnx_backend import OnnxBackend
 from encoder_service.tokenization import TextTokenizer
 from zhiyin.encoder.v1 import encoder_service_pb2 as pb
 from zhiyin.encoder.v1.encoder_service_pb2_grpc import EncoderServiceStub
+
+if TYPE_CHECKING:
+    from zhiyin.encoder.v1.encoder_service_pb2_grpc import EncoderServiceAsyncStub
 
 ROUNDS = 5
 SECONDS_PER_ROUND = 1.0
@@ -86,8 +89,9 @@ def _measure_packing(
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """The same texts of mixed length through the same session, batched in four ways."""
     texts = _Texts()
-    rows = [t.token_ids for t in tokenizer.tokenize([texts.mixed() for _ in range(MIXED_TEXTS)])]
-    plans = {
+    mixed = [texts.mixed() for _ in range(MIXED_TEXTS)]
+    rows: list[Sequence[int]] = [t.token_ids for t in tokenizer.tokenize(mixed)]
+    plans: dict[str, list[list[Sequence[int]]]] = {
         "fifo_32": [rows[i : i + 32] for i in range(0, len(rows), 32)],
         "fifo_8": [rows[i : i + 8] for i in range(0, len(rows), 8)],
         "one_by_one": [[row] for row in rows],
@@ -114,11 +118,11 @@ def _measure_packing(
     }
 
 
-def _packed(rows: Sequence[list[int]], depth: int = 64) -> list[list[Sequence[int]]]:
+def _packed(rows: Sequence[Sequence[int]], depth: int = 64) -> list[list[Sequence[int]]]:
     """As the service packs when never more than `depth` texts wait."""
     queue: BatchQueue[QueuedText] = BatchQueue(_BATCH_TOKENS, 1 << 30)
     coming = iter(rows)
-    batches = []
+    batches: list[list[Sequence[int]]] = []
     while True:
         while len(queue) < depth and (row := next(coming, None)) is not None:
             queue.add(QueuedText(row, Lane.BULK, math.inf))
@@ -196,7 +200,8 @@ async def _measure_cache(embed: Callable[[str], Awaitable[None]], texts: _Texts)
     """Latency of a text seen before over that of a new one, in turn; and the former in milliseconds."""
     known = texts.short()
     await embed(known)
-    hits, misses = [], []
+    hits: list[float] = []
+    misses: list[float] = []
     for _ in range(100):
         for text, seconds in ((known, hits), (texts.short(), misses)):
             started = time.perf_counter()
@@ -205,7 +210,7 @@ async def _measure_cache(embed: Callable[[str], Awaitable[None]], texts: _Texts)
     return statistics.median(hits) / statistics.median(misses), round(statistics.median(hits) * 1e3, 2)
 
 
-async def _stream_rate(stub: EncoderServiceStub, texts: _Texts) -> float:
+async def _stream_rate(stub: EncoderServiceAsyncStub, texts: _Texts) -> float:
     """Texts a second through EmbedStream, in batches of 64 of mixed length."""
 
     async def batches() -> AsyncIterator[pb.EmbedStreamRequest]:

@@ -57,6 +57,7 @@ def load_model(settings: EncoderSettings) -> LoadedModel:
     backend = OnnxBackend(
         directory / GRAPH_FILE,
         settings.providers,
+        precision=manifest.precision,
         threads=settings.threads,
         allow_fallback=settings.allow_provider_fallback,
         device_id=settings.device_id,

@@ -10,6 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from encoder_service.model_directory import Precision
+
 ProviderName = Literal["cuda", "tensorrt", "cpu"]
 
 _EXECUTION_PROVIDERS: dict[str, str] = {
@@ -31,6 +33,7 @@ class OnnxBackend:
     Args:
         graph_file: The model.onnx of a model directory.
         providers: What to try, best first, such as `("cuda", "cpu")`. The first must serve unless `allow_fallback`.
+        precision: Of the graph; TensorRT has to be told.
         threads: Threads inside one operator on the CPU; 0: as many as cores.
         allow_fallback: Serve on a later provider when the first cannot, instead of refusing.
         device_id: Which GPU.
@@ -45,6 +48,7 @@ class OnnxBackend:
         graph_file: Path,
         providers: Sequence[ProviderName] = ("cpu",),
         *,
+        precision: Precision = "fp32",
         threads: int = 0,
         allow_fallback: bool = False,
         device_id: int = 0,
@@ -58,7 +62,7 @@ class OnnxBackend:
             # Loads CUDA and cuDNN from their wheels. Prints and does not raise when they are missing; the check of
             # the session below is what counts.
             runtime.preload_dlls()
-        self._session = _open_session(runtime, graph_file, providers, threads, device_id, cache_dir)
+        self._session = _open_session(runtime, graph_file, providers, precision, threads, device_id, cache_dir)
         self.provider: str = self._session.get_providers()[0]
         wanted = _EXECUTION_PROVIDERS[providers[0]]
         if self.provider != wanted and not allow_fallback:
@@ -108,6 +112,7 @@ def _open_session(
     runtime: Any,
     graph_file: Path,
     providers: Sequence[ProviderName],
+    precision: Precision,
     threads: int,
     device_id: int,
     cache_dir: Path | None,
@@ -130,19 +135,21 @@ def _open_session(
     return runtime.InferenceSession(
         str(graph_file),
         options,
-        providers=[_provider_entry(p, device_id, cache_dir) for p in chosen],
+        providers=[_provider_entry(p, precision, device_id, cache_dir) for p in chosen],
         # Slower than LayerNorm + Add on the CPU in ONNX Runtime 1.32: docs/decisions, the encoder export.
         disabled_optimizers=["SkipLayerNormFusion"] if on_cpu else [],
     )
 
 
-def _provider_entry(provider: ProviderName, device_id: int, cache_dir: Path | None) -> str | tuple[str, dict[str, Any]]:
+def _provider_entry(
+    provider: ProviderName, precision: Precision, device_id: int, cache_dir: Path | None
+) -> str | tuple[str, dict[str, Any]]:
     name = _EXECUTION_PROVIDERS[provider]
     if provider == "cuda":
         # TF32 would cost three digits of an fp32 graph; arenas grow by what is asked for, not by doubling.
         return name, {"device_id": device_id, "use_tf32": 0, "arena_extend_strategy": "kSameAsRequested"}
     if provider == "tensorrt":
-        options: dict[str, Any] = {"device_id": device_id, "trt_fp16_enable": True}
+        options: dict[str, Any] = {"device_id": device_id, "trt_fp16_enable": precision == "fp16"}
         if cache_dir is not None:
             options |= {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(cache_dir)}
         return name, options
