@@ -20,7 +20,8 @@ from retrieval_service.encoder_client import TextEncoder
 from retrieval_service.index_host import IndexHost
 from retrieval_service.item import passage_hash
 from retrieval_service.item_store import CatalogRow, Connection, ItemStore
-from retrieval_service.item_writes import (
+from retrieval_service.item_writes import ItemWrites, UpsertPlan
+from retrieval_service.write_messages import (
     CatalogCreated,
     CatalogDropped,
     Committed,
@@ -28,11 +29,9 @@ from retrieval_service.item_writes import (
     DeleteOutcome,
     EncodedPassage,
     ItemsCommitted,
-    ItemWrites,
     NeedsVectorsError,
     UpsertBatch,
     UpsertOutcome,
-    UpsertPlan,
 )
 from service_runtime.errors import NotFound, RevisionConflict
 

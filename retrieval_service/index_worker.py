@@ -171,7 +171,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         listener.bind(arguments.socket)
         Path(arguments.socket).chmod(0o600)
         listener.listen(64)
-        exit_with_parent()
+        exit_with_parent(leaving=Path(arguments.socket).parent)
         threading.Thread(target=worker.absorb_forever, name="absorb", daemon=True).start()
         while True:
             connection, _ = listener.accept()

@@ -21,9 +21,21 @@ from numpy.typing import NDArray
 from retrieval_service import centering
 from retrieval_service.centering import CenteringState
 from retrieval_service.directory import ItemChange
-from retrieval_service.index_host import IndexChange
+from retrieval_service.index_messages import IndexChange
 from retrieval_service.item import Item, attribute_kind, passage_hash
 from retrieval_service.item_store import CatalogRow, Connection, ItemRow, ItemStore, SpaceRow
+from retrieval_service.write_messages import (
+    CatalogCreated,
+    CatalogDropped,
+    DeleteBatch,
+    DeleteOutcome,
+    EncodedPassage,
+    ItemsCommitted,
+    ItemWrite,
+    NeedsVectorsError,
+    UpsertBatch,
+    UpsertOutcome,
+)
 from service_runtime.errors import (
     AlreadyExists,
     FailedPrecondition,
@@ -33,124 +45,6 @@ from service_runtime.errors import (
     SpaceMismatch,
     Violation,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class UpsertBatch:
-    """A checked batch of items.
-
-    Attributes:
-        catalog: Name of the catalogue.
-        items: With different ids.
-        mask: Fields that change; None: items are replaced whole.
-        check_revision: Whether each item's revision must be that of the stored one.
-        request_id: For deduplication; empty: none.
-        request_hash: Of the whole request.
-        size_bytes: Of the request.
-    """
-
-    catalog: str
-    items: tuple[Item, ...]
-    mask: frozenset[str] | None = None
-    check_revision: bool = False
-    request_id: str = ""
-    request_hash: bytes = b""
-    size_bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteBatch:
-    """Items to delete; the fields mean what they mean in UpsertBatch."""
-
-    catalog: str
-    item_ids: tuple[str, ...]
-    request_id: str = ""
-    request_hash: bytes = b""
-    size_bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class ItemWrite:
-    """What became of one item."""
-
-    item_id: str
-    revision: int
-    created: bool
-    text_truncated: bool
-
-
-@dataclass(frozen=True, slots=True)
-class UpsertOutcome:
-    """What became of a batch."""
-
-    sequence: int
-    results: tuple[ItemWrite, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteOutcome:
-    """What became of a deletion."""
-
-    sequence: int
-    deleted: int
-    missing: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class EncodedPassage:
-    """A vector, raw, shape (dimensions,), and the space it lives in."""
-
-    vector: NDArray[np.float32]
-    truncated: bool
-    fingerprint: str
-
-
-@dataclass(frozen=True, slots=True)
-class ItemsCommitted:
-    """A committed write for those who keep what is derived: directory and index.
-
-    Attributes:
-        change: For the index; None: nothing was written (a repeated request, nothing to delete).
-        items: For the directory.
-        kinds: Attribute types that the write fixed.
-        space: The semantic space after the write; None: unchanged and unknown.
-        outcome: For the caller.
-    """
-
-    change: IndexChange | None
-    items: tuple[ItemChange, ...]
-    kinds: dict[str, str]
-    space: SpaceRow | None
-    outcome: UpsertOutcome | DeleteOutcome
-
-
-@dataclass(frozen=True, slots=True)
-class CatalogCreated:
-    """A catalogue was made, or was there with the same settings."""
-
-    row: CatalogRow
-    new: bool
-
-
-@dataclass(frozen=True, slots=True)
-class CatalogDropped:
-    """A catalogue is gone; `successor` is the empty `default` that took its place, at sequence `sequence`."""
-
-    catalog_id: int
-    deleted_items: int
-    successor: CatalogRow | None
-    sequence: int
-
-
-Committed = ItemsCommitted | CatalogCreated | CatalogDropped | None
-
-
-class NeedsVectorsError(Exception):
-    """Passages that have no vector yet; encode them and commit again."""
-
-    def __init__(self, passages: Sequence[str]) -> None:
-        self.passages = tuple(passages)
-        super().__init__(f"{len(passages)} passages need a vector")
 
 
 @dataclass(frozen=True, slots=True)

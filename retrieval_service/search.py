@@ -16,7 +16,8 @@ from retrieval_service import metrics
 from retrieval_service.catalog_registry import CatalogState
 from retrieval_service.directory import Directory
 from retrieval_service.filters import Filter
-from retrieval_service.index_host import HostHits, HostQuery, IndexHost
+from retrieval_service.index_host import IndexHost
+from retrieval_service.index_messages import HostHits, HostQuery
 from retrieval_service.item_store import ItemStore
 from retrieval_service.search_plan import Plan
 from service_runtime.errors import InvalidRequest, SpaceMismatch, Violation

@@ -15,12 +15,14 @@ from retrieval_service.catalog_registry import DEFAULT_CATALOG, CatalogRegistry,
 from retrieval_service.catalog_writer import CatalogWriter
 from retrieval_service.directory import Directory, ItemChange, PayloadCache
 from retrieval_service.encoder_client import EncoderClient
-from retrieval_service.index_host import IndexHost, IndexHostSettings
+from retrieval_service.index_host import IndexHost
+from retrieval_service.index_maintenance import IndexMaintenance, MaintenanceSettings
 from retrieval_service.item_store import CatalogRow, Connection, ItemStore
-from retrieval_service.item_writes import Committed, ItemWrites
+from retrieval_service.item_writes import ItemWrites
 from retrieval_service.search import Searcher
 from retrieval_service.servicer import RetrievalServicer
 from retrieval_service.settings import RetrievalSettings
+from retrieval_service.write_messages import Committed
 from service_runtime.channels import open_channel
 from service_runtime.errors import ZhiyinError
 from service_runtime.signed_token import TokenSigner, load_or_create_key
@@ -52,18 +54,18 @@ class RetrievalService:
         self._settings, self._end_process = settings, end_process
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         self.store = ItemStore(sqlite_url(settings.data_dir / "items.sqlite3"))
-        self.host = IndexHost(
-            self.store,
-            IndexHostSettings(
-                folder=settings.data_dir / "snapshots",
+        self.host = IndexHost(self.store, settings.data_dir / "snapshots", on_fatal=self._on_fatal)
+        self._maintenance = IndexMaintenance(
+            self.host,
+            self.store.url,
+            MaintenanceSettings(
                 graph_min_vectors=settings.graph_min_vectors,
                 rebuild_above=settings.rebuild_above,
                 snapshot_every_writes=settings.snapshot_every_writes,
                 snapshot_every_s=settings.snapshot_every_s,
                 snapshot_at_close_s=settings.snapshot_at_close_s,
             ),
-            on_snapshot=self._on_snapshot,
-            on_fatal=self._on_fatal,
+            self._on_snapshot,
         )
         self._registry = CatalogRegistry()
         self._cache = PayloadCache(settings.item_cache_bytes)
@@ -110,6 +112,7 @@ class RetrievalService:
         metrics.QUEUED_WRITES.set_function(lambda: self._writer.queued if self._writer else 0)
         metrics.QUEUED_BYTES.set_function(lambda: self._writer.queued_bytes if self._writer else 0)
         key = await asyncio.to_thread(load_or_create_key, settings.data_dir / "token.key")
+        self._maintenance.start()
         self._servicer.serve(
             Searcher(self.store, self.host), catalog_writer, self._encoder, TokenSigner(key), self._writer
         )
@@ -123,6 +126,7 @@ class RetrievalService:
         """Finishes waiting writes, makes snapshots, ends the worker."""
         if self._writer is not None:
             await self._writer.close()
+        await asyncio.to_thread(self._maintenance.close)
         await asyncio.to_thread(self.host.close)
         if self._encoder is not None:
             await self._encoder.close()

@@ -11,16 +11,13 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
-from google.protobuf.message import Message
-
-from retrieval_service import conversions, requests
+from retrieval_service import conversions, requests, responses
 from retrieval_service.catalog_registry import CatalogRegistry, CatalogState
 from retrieval_service.catalog_writer import CatalogWriter, PreparedUpsert
 from retrieval_service.encoder_client import TextEncoder
 from retrieval_service.index_host import IndexHost
-from retrieval_service.item_store import SEMANTIC, CatalogRow, ItemRow, ItemStore
-from retrieval_service.item_writes import UpsertOutcome
-from retrieval_service.search import Searcher, SearchInput, SearchOutput
+from retrieval_service.item_store import SEMANTIC, ItemRow, ItemStore
+from retrieval_service.search import Searcher, SearchInput
 from retrieval_service.settings import RetrievalSettings
 from service_runtime import request_context
 from service_runtime.errors import (
@@ -40,9 +37,9 @@ from zhiyin.retrieval.v1 import retrieval_service_pb2_grpc as pb_grpc
 
 T = TypeVar("T")
 
-# Clients accept 4 MiB by default; a reply stays below that with room for what gRPC adds.
-_MAX_REPLY_BYTES = 3 << 20
 _SEQUENCE_POLL_S = 0.005
+# Checking more ids than this takes longer than a trip to a thread.
+_IDS_CHECKED_INLINE = 128
 # Batches of an import that may be read before the oldest is acknowledged: one commits while the next is encoded.
 _IMPORT_AHEAD = 2
 
@@ -81,10 +78,10 @@ class RetrievalServicer(pb_grpc.RetrievalServiceServicer):
         batch = await self._in_thread(lambda: requests.read_upsert(request.catalog, request.items, max_items, request))
         prepared = await self._writer.prepare(batch)
         if prepared.plan.replay is not None:
-            return _upsert_response(prepared.plan.replay)
+            return responses.upsert_response(prepared.plan.replay)
         if request.validate_only:
-            return _upsert_response(prepared.plan.expected())
-        return _upsert_response(await self._writer.commit(prepared))
+            return responses.upsert_response(prepared.plan.expected())
+        return responses.upsert_response(await self._writer.commit(prepared))
 
     async def ImportItems(
         self, request_iterator: AsyncIterator[pb.ImportItemsRequest], context: ServicerContext
@@ -109,7 +106,7 @@ class RetrievalServicer(pb_grpc.RetrievalServiceServicer):
                 response = pb.ImportItemsResponse(batch_number=number)
                 try:
                     outcome = await self._writer.commit(await preparing)
-                    response.written.CopyFrom(_upsert_response(outcome))
+                    response.written.CopyFrom(responses.upsert_response(outcome))
                 except ZhiyinError as error:
                     response.error.CopyFrom(to_batch_error(error))
                 yield response
@@ -120,6 +117,7 @@ class RetrievalServicer(pb_grpc.RetrievalServiceServicer):
                 entry = ahead.get_nowait()
                 if entry is not None:
                     entry[1].cancel()
+                    entry[1].add_done_callback(_forget)
 
     async def _prepare_import(self, catalog: str, request: pb.ImportItemsRequest) -> PreparedUpsert:
         max_items = self._settings.max_items_per_batch
@@ -128,7 +126,8 @@ class RetrievalServicer(pb_grpc.RetrievalServiceServicer):
 
     async def DeleteItems(self, request: pb.DeleteItemsRequest, context: ServicerContext) -> pb.DeleteItemsResponse:
         """Deletes items."""
-        outcome = await self._writer.delete(requests.read_delete(request, self._settings.max_items_per_batch))
+        max_items = self._settings.max_items_per_batch
+        outcome = await self._writer.delete(await self._in_thread(lambda: requests.read_delete(request, max_items)))
         return pb.DeleteItemsResponse(
             sequence=outcome.sequence, deleted_count=outcome.deleted, missing_item_ids=outcome.missing
         )
@@ -137,21 +136,21 @@ class RetrievalServicer(pb_grpc.RetrievalServiceServicer):
 
     async def GetItems(self, request: pb.GetItemsRequest, context: ServicerContext) -> pb.GetItemsResponse:
         """Reads items by id."""
-        violations = Violations()
-        violations.check_catalog("catalog", request.catalog)
-        ids = requests.read_ids(violations, "item_ids", request.item_ids, 1, requests.MAX_GET)
-        clear = requests.read_mask(violations, request)
-        violations.raise_if_any()
-        state = self._registry.get(request.catalog)
 
         def read() -> pb.GetItemsResponse:
+            violations = Violations()
+            violations.check_catalog("catalog", request.catalog)
+            ids = requests.read_ids(violations, "item_ids", request.item_ids, 1, requests.MAX_GET)
+            clear = requests.read_mask(violations, request)
+            violations.raise_if_any()
+            state = self._registry.get(request.catalog)
             with self._store.reading() as connection:
                 rows = self._store.items(connection, state.row.catalog_id, list(dict.fromkeys(ids)))
             response = pb.GetItemsResponse(missing_item_ids=[i for i in ids if i not in rows])
             for item_id in ids:
                 if item_id in rows:
                     conversions.fill_item(response.items.add(), rows[item_id].payload, clear)
-            return _within_limit(response, "item_ids")
+            return responses.within_limit(response, "item_ids")
 
         return await self._in_thread(read)
 
@@ -184,7 +183,7 @@ class RetrievalServicer(pb_grpc.RetrievalServiceServicer):
             total = 0
             for row in rows[:size]:
                 total += len(row.payload) + 8
-                if response.items and total > _MAX_REPLY_BYTES:
+                if response.items and total > responses.MAX_REPLY_BYTES:
                     break
                 conversions.fill_item(response.items.add(), row.payload, clear)
             taken = len(response.items)
@@ -199,7 +198,10 @@ class RetrievalServicer(pb_grpc.RetrievalServiceServicer):
     async def Search(self, request: pb.SearchRequest, context: ServicerContext) -> pb.SearchResponse:
         """Answers several queries over one state."""
         started = time.monotonic()
-        plan = requests.read_search(request)
+        if len(request.hydrate_item_ids) + len(request.exclude_item_ids) > _IDS_CHECKED_INLINE:
+            plan = await self._in_thread(lambda: requests.read_search(request))
+        else:
+            plan = requests.read_search(request)
         state = self._registry.get(request.catalog)
         await self._wait_for(state, plan.min_sequence)
         search = await self._encode_texts(plan.search, plan.texts)
@@ -207,9 +209,9 @@ class RetrievalServicer(pb_grpc.RetrievalServiceServicer):
 
         def answer() -> pb.SearchResponse:
             output = self._searcher.run(state, search, timeout_s)
-            response = _search_response(state, search, output, plan.clear)
+            response = responses.search_response(state, search, output, plan.clear)
             response.search_time.FromNanoseconds(int((time.monotonic() - started) * 1e9))
-            return _within_limit(response, "read_mask")
+            return responses.within_limit(response, "read_mask")
 
         return await self._in_thread(answer)
 
@@ -286,11 +288,11 @@ class RetrievalServicer(pb_grpc.RetrievalServiceServicer):
         violations.check_text("catalog.display_name", name, requests.MAX_DISPLAY_NAME_BYTES)
         violations.raise_if_any()
         row = await self._writer.create_catalog(request.catalog.name, name)
-        return pb.CreateCatalogResponse(catalog=_catalog(row))
+        return pb.CreateCatalogResponse(catalog=responses.catalog(row))
 
     async def GetCatalog(self, request: pb.GetCatalogRequest, context: ServicerContext) -> pb.GetCatalogResponse:
         """Reads a catalogue's settings."""
-        return pb.GetCatalogResponse(catalog=_catalog(self._named(request.catalog).row))
+        return pb.GetCatalogResponse(catalog=responses.catalog(self._named(request.catalog).row))
 
     async def ListCatalogs(self, request: pb.ListCatalogsRequest, context: ServicerContext) -> pb.ListCatalogsResponse:
         """Lists catalogues in the order of their names."""
@@ -299,7 +301,7 @@ class RetrievalServicer(pb_grpc.RetrievalServiceServicer):
         violations.raise_if_any()
         after = self._after(request.page_token, "catalogs", {})
         rows = [state.row for state in self._registry if state.row.name > after]
-        response = pb.ListCatalogsResponse(catalogs=[_catalog(row) for row in rows[:size]])
+        response = pb.ListCatalogsResponse(catalogs=[responses.catalog(row) for row in rows[:size]])
         if len(rows) > size:
             response.next_page_token = self._tokens.sign("catalogs", {"after": rows[size - 1].name})
         return response
@@ -374,64 +376,7 @@ class RetrievalServicer(pb_grpc.RetrievalServiceServicer):
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
 
-M = TypeVar("M", bound=Message)
-
-
-def _within_limit(response: M, field: str) -> M:
-    """Refuses a reply that the client would not accept anyway, and says what to ask for less of."""
-    size = response.ByteSize()
-    if size > _MAX_REPLY_BYTES:
-        raise InvalidRequest(
-            [
-                Violation(
-                    field,
-                    f"the reply would have {size} bytes, {_MAX_REPLY_BYTES} are allowed; ask for fewer fields or items",
-                )
-            ]
-        )
-    return response
-
-
-def _upsert_response(outcome: UpsertOutcome) -> pb.UpsertItemsResponse:
-    response = pb.UpsertItemsResponse(sequence=outcome.sequence)
-    for result in outcome.results:
-        response.results.add(
-            item_id=result.item_id,
-            revision=result.revision,
-            created=result.created,
-            text_truncated=result.text_truncated,
-        )
-    return response
-
-
-def _search_response(
-    state: CatalogState, search: SearchInput, output: SearchOutput, clear: list[str]
-) -> pb.SearchResponse:
-    response = pb.SearchResponse(
-        hydrated_indices=output.hydrated,
-        missing_item_ids=output.missing,
-        filtered_item_ids=output.filtered,
-        sequence=output.sequence,
-        space_versions={SEMANTIC: 1},
-    )
-    for payload in output.items:
-        conversions.fill_item(response.items.add(), payload, clear)
-    for result in output.results:
-        response.results.add(
-            name=result.name,
-            item_indices=result.positions,
-            scores=result.scores,
-            plan=pb.SearchPlan.ValueType(result.plan.value),
-            missing_item_ids=result.missing,
-        )
-    fingerprint = state.space.fingerprint if state.space is not None else ""
-    if output.item_vectors is not None and output.query_vectors is not None:
-        conversions.fill_matrix(response.item_vectors, output.item_vectors, fingerprint)
-        conversions.fill_matrix(response.query_vectors, output.query_vectors, fingerprint)
-    return response
-
-
-def _catalog(row: CatalogRow) -> pb.Catalog:
-    message = pb.Catalog(name=row.name, display_name=row.display_name)
-    message.created_at.FromMicroseconds(row.created_at_us)
-    return message
+def _forget(task: asyncio.Task[PreparedUpsert]) -> None:
+    """Takes the outcome of a batch that nobody waits for any more, so that it is not logged as lost."""
+    if not task.cancelled():
+        task.exception()

@@ -141,6 +141,9 @@ async def kill_rounds(data_dir: Path, rounds: int) -> None:
             async with service_process(data_dir, encoder_address) as (process, stub):
                 await check(stub, acknowledged, tried)
                 children = psutil.Process(process.pid).children(recursive=True)
+                words = [child.cmdline() for child in children]
+                sockets = [Path(line[line.index("--socket") + 1]) for line in words if "--socket" in line]
+                assert sockets
                 writers = [
                     asyncio.create_task(write_until_killed(stub, acknowledged, tried, client)) for client in range(3)
                 ]
@@ -153,6 +156,7 @@ async def kill_rounds(data_dir: Path, rounds: int) -> None:
             # The worker ends with the service, however that went.
             _, alive = await asyncio.to_thread(psutil.wait_procs, children, timeout=10)
             assert not alive
+            assert not [path for path in sockets if path.exists()]
         async with service_process(data_dir, encoder_address) as (_, stub):
             await check(stub, acknowledged, tried)
     assert acknowledged

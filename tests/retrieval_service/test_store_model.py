@@ -19,16 +19,16 @@ from retrieval_service.catalog_registry import CatalogState
 from retrieval_service.directory import Directory, PayloadCache
 from retrieval_service.item import Item, passage_hash
 from retrieval_service.item_store import ItemStore
-from retrieval_service.item_writes import (
+from retrieval_service.item_writes import ItemWrites
+from retrieval_service.space_index import Geometry, SpaceIndex
+from retrieval_service.write_messages import (
     DeleteBatch,
     EncodedPassage,
     ItemsCommitted,
-    ItemWrites,
     NeedsVectorsError,
     UpsertBatch,
     UpsertOutcome,
 )
-from retrieval_service.space_index import Geometry, SpaceIndex
 from service_runtime.errors import RevisionConflict, ZhiyinError
 from service_runtime.sql import sqlite_url
 from tests.retrieval_service.fake_encoder_server import DIMENSIONS, embed

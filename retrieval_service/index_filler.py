@@ -1,0 +1,120 @@
+"""Fills an index in a worker from the newest snapshot and the store: the one path for every occasion.
+
+Start, killed worker, takeover and renewed mean all come through here, and what is replayed goes through the same frames
+as live writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from retrieval_service import snapshot
+from retrieval_service.index_messages import IndexFigures
+from retrieval_service.item_store import Connection, ItemStore, SpaceRow
+from retrieval_service.snapshot import SnapshotDamagedError
+from retrieval_service.worker_client import IndexWorkerProcess, WorkerFailedError
+
+
+class IndexFiller:
+    """Fills indexes.
+
+    Args:
+        store: The truth.
+        folder: Of the snapshots; a folder a catalogue is in it.
+        notice: Told catalogue and text of a problem that was found and mended.
+    """
+
+    def __init__(self, store: ItemStore, folder: Path, notice: Callable[[int, str], None]) -> None:
+        self._store, self._folder, self._notice = store, folder, notice
+
+    def folder(self, catalog_id: int) -> Path:
+        """Where the snapshots of a catalogue are."""
+        return self._folder / str(catalog_id)
+
+    def fill(
+        self, worker: IndexWorkerProcess, catalog_id: int, figures: IndexFigures, *, from_snapshot: bool = True
+    ) -> None:
+        """Makes the worker's index of a catalogue hold what the store holds, in place of one it may have.
+
+        A catalogue without vectors gets no index.
+
+        Args:
+            worker: Where.
+            catalog_id: The catalogue.
+            figures: Filled in.
+            from_snapshot: False: every vector is sent anew, as after a renewal of the mean.
+
+        Raises:
+            WorkerGoneError: The worker died.
+        """
+        key = f"{catalog_id}:filling"
+        with self._store.reading() as connection:
+            space = self._store.space(connection, catalog_id)
+            if space is None:
+                return
+            after = self._load_snapshot(worker, catalog_id, key, space, figures) if from_snapshot else 0
+            if not after:
+                mean = space.centering.mean
+                frame = {
+                    "op": "open",
+                    "key": key,
+                    "dimensions": space.dimensions,
+                    "epoch": space.centering.epoch,
+                    "normalize": True,
+                }
+                worker.call(frame, () if mean is None else (mean,))
+            self._replay(worker, connection, catalog_id, key, after, space.dimensions, figures)
+        worker.call({"op": "move", "key": key, "to": str(catalog_id)})
+
+    def catch_up(self, worker: IndexWorkerProcess, catalog_id: int, figures: IndexFigures) -> None:
+        """Brings a filled index up to the store's present state."""
+        with self._store.reading() as connection:
+            space = self._store.space(connection, catalog_id)
+            if space is not None:
+                key, after = str(catalog_id), figures.sequence
+                self._replay(worker, connection, catalog_id, key, after, space.dimensions, figures)
+
+    def wanted_epoch(self, catalog_id: int) -> int:
+        """The epoch of the mean that the store says."""
+        with self._store.reading() as connection:
+            space = self._store.space(connection, catalog_id)
+        return 0 if space is None else space.centering.epoch
+
+    def _replay(
+        self,
+        worker: IndexWorkerProcess,
+        connection: Connection,
+        catalog_id: int,
+        key: str,
+        after: int,
+        dimensions: int,
+        figures: IndexFigures,
+    ) -> None:
+        for part in self._store.vector_changes(connection, catalog_id, after, dimensions):
+            worker.call({"op": "apply", "key": key, "sequence": 0}, (part.numbers, part.vectors, part.deleted))
+        nothing, no_rows = np.empty(0, np.int64), np.empty((0, dimensions), np.float32)
+        head = self._store.sequence(connection, catalog_id)
+        reply, _ = worker.call({"op": "apply", "key": key, "sequence": head}, (nothing, no_rows, nothing))
+        figures.take({**reply, "sequence": head})
+
+    def _load_snapshot(
+        self, worker: IndexWorkerProcess, catalog_id: int, key: str, space: SpaceRow, figures: IndexFigures
+    ) -> int:
+        """Loads the newest snapshot that is whole; returns its sequence, 0 when there is none."""
+        folder = self.folder(catalog_id)
+        figures.snapshot = None
+        try:
+            info = snapshot.newest(folder)
+            if info is None:
+                return 0
+            frame = {"op": "load", "key": key, "path": str(info.path), "dimensions": space.dimensions}
+            worker.call({**frame, "normalize": True})
+        except (SnapshotDamagedError, WorkerFailedError) as error:
+            self._notice(catalog_id, f"the snapshot was damaged and the index is rebuilt from the store: {error}")
+            snapshot.prune(folder, keep=None)
+            return 0
+        figures.snapshot = info
+        return info.sequence

@@ -1,0 +1,79 @@
+"""What the service and its index say to each other, in item numbers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pyroaring import BitMap
+
+from retrieval_service.search_plan import Plan
+from retrieval_service.snapshot import SnapshotInfo
+
+
+@dataclass(frozen=True, slots=True)
+class IndexChange:
+    """A committed write as the index sees it.
+
+    Attributes:
+        catalog_id: The catalogue.
+        sequence: Of the write.
+        numbers: Items with a new vector.
+        vectors: Raw, shape (n, dimensions).
+        deleted: Items that are gone.
+        recentered: Whether the write renewed the mean of the space.
+    """
+
+    catalog_id: int
+    sequence: int
+    numbers: NDArray[np.int64]
+    vectors: NDArray[np.float32]
+    deleted: NDArray[np.int64]
+    recentered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HostQuery:
+    """One query for the worker; `vector` raw, `examples` as item numbers and weights, `allowed` None: all."""
+
+    limit: int
+    vector: NDArray[np.float32] | None
+    examples: Sequence[tuple[int, float]]
+    allowed: BitMap | None
+    denied: Sequence[int]
+    exact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HostHits:
+    """Item numbers and scores, best first, with ties of the last; `vector` as the space compares it."""
+
+    numbers: list[int]
+    scores: list[float]
+    plan: Plan
+    vector: NDArray[np.float32]
+
+
+@dataclass(slots=True)
+class IndexFigures:
+    """What is known of one index; as of the last write or look."""
+
+    sequence: int = 0
+    live: int = 0
+    tombstones: int = 0
+    epoch: int = 0
+    has_graph: bool = False
+    graph_backlog: int = 0
+    snapshot: SnapshotInfo | None = None
+    changed_since_snapshot: int = 0
+    snapshot_tried_at: float = field(default_factory=time.monotonic)
+
+    def take(self, reply: Mapping[str, Any]) -> None:
+        """Notes what the worker said."""
+        self.sequence, self.live, self.tombstones = reply["sequence"], reply["live"], reply["tombstones"]
+        self.epoch, self.has_graph = reply["epoch"], reply["has_graph"]
+        self.graph_backlog = reply["graph_backlog"]
