@@ -56,6 +56,8 @@ class BatchAnswer:
 
     number: int
     refusal: Refusal | None = None
+    known_before: int = 0
+    """How many rows of an accepted batch the server had already, so that they changed nothing."""
 
 
 class BatchStream(Protocol):
@@ -80,13 +82,16 @@ class BatchLimits:
 
 
 class BatchSender:
-    """Drives one import over a BatchStream. `on_accepted` and `on_rejected` hear of every row exactly once."""
+    """Drives one import over a BatchStream.
+
+    `on_accepted`, with the number of rows known before, and `on_rejected` hear of every row exactly once.
+    """
 
     def __init__(
         self,
         stream: BatchStream,
         limits: BatchLimits,
-        on_accepted: Callable[[list[PreparedRow]], None],
+        on_accepted: Callable[[list[PreparedRow], int], None],
         on_rejected: Callable[[PreparedRow, str], None],
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -112,7 +117,7 @@ class BatchSender:
             if not self._in_flight:
                 return
             answer = self._stream.receive()
-            self._resolve(self._in_flight.pop(answer.number), answer.refusal)
+            self._resolve(self._in_flight.pop(answer.number), answer)
 
     def _next_batch(self, batches: Iterator[list[PreparedRow]]) -> list[PreparedRow] | None:
         if self._to_send_again:
@@ -138,10 +143,11 @@ class BatchSender:
         self._in_flight[number] = batch
         self._stream.send(number, [row.message for row in batch])
 
-    def _resolve(self, batch: list[PreparedRow], refusal: Refusal | None) -> None:
+    def _resolve(self, batch: list[PreparedRow], answer: BatchAnswer) -> None:
+        refusal = answer.refusal
         if refusal is None:
             self._waited_s = 0.0
-            self._on_accepted(batch)
+            self._on_accepted(batch, answer.known_before)
         elif refusal.is_temporary:
             self._to_send_again.append(batch)
             self._wait(refusal)

@@ -34,9 +34,11 @@ class DuplexBatchStream:
         self,
         open_stream: Callable[[Iterator[Any]], Any],
         make_request: Callable[[int, list[Any]], Any],
+        known_before: Callable[[Any], int] = lambda response: 0,
     ) -> None:
         self._open_stream = open_stream
         self._make_request = make_request
+        self._known_before = known_before
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._responses: Any = None
         self._unanswered: list[int] = []
@@ -61,8 +63,9 @@ class DuplexBatchStream:
                 self._lose(from_rpc_error(exc))
             else:
                 self._unanswered.remove(response.batch_number)
-                refusal = from_batch_error(response.error) if response.HasField("error") else None
-                return BatchAnswer(response.batch_number, refusal)
+                if response.HasField("error"):
+                    return BatchAnswer(response.batch_number, from_batch_error(response.error))
+                return BatchAnswer(response.batch_number, known_before=self._known_before(response))
         return self._lost.popleft()
 
     def close(self) -> None:
@@ -121,6 +124,7 @@ def event_stream(channel: grpc.Channel, catalog: str) -> DuplexBatchStream:
     return DuplexBatchStream(
         stub.StreamEvents,
         lambda number, events: ranking_pb2.StreamEventsRequest(batch_number=number, catalog=catalog, events=events),
+        lambda response: int(response.recorded.duplicate_count),
     )
 
 

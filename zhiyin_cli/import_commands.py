@@ -45,8 +45,9 @@ def _import_command(kind: ImportKind, file: str, chosen: ImportOptions) -> None:
         except KeyboardInterrupt:
             err.print("interrupted; go on with the same command and --resume")
             raise typer.Exit(130) from None
+    known = f" ({summary.known_before:,} known before)" if summary.known_before else ""
     skipped = f", {summary.skipped:,} done by an earlier run" if summary.skipped else ""
-    out.print(f"{kind.name}: {summary.accepted:,} accepted, {summary.rejected:,} rejected{skipped}")
+    out.print(f"{kind.name}: {summary.accepted:,} accepted{known}, {summary.rejected:,} rejected{skipped}")
     if summary.rejected:
         for reason in summary.first_reasons:
             err.print(Text(f"  {reason}"))

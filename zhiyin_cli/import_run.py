@@ -25,6 +25,8 @@ class ImportSummary:
 
     accepted: int = 0
     """Rows accepted in this run."""
+    known_before: int = 0
+    """Events among them that the server had already."""
     rejected: int = 0
     """Rows rejected, in this run and in the runs it resumes."""
     skipped: int = 0
@@ -94,9 +96,10 @@ class ImportRun:
             else:
                 yield prepared
 
-    def _accept(self, batch: list[PreparedRow]) -> None:
+    def _accept(self, batch: list[PreparedRow], known_before: int) -> None:
         self._unresolved.difference_update(row.ordinal for row in batch)
         self._summary.accepted += len(batch)
+        self._summary.known_before += known_before
         self._after_change()
 
     def _reject(self, ordinal: int, row: SourceRow, reason: str) -> None:

@@ -77,11 +77,12 @@ class RecordingServices(retrieval_grpc.RetrievalServiceServicer, ranking_grpc.Ra
 
     def StreamEvents(self, requests: Any, context: grpc.ServicerContext) -> Iterator[ranking_pb2.StreamEventsResponse]:
         for request in requests:
+            known = sum(event.event_id in self.events for event in request.events)
             self.events |= {event.event_id: event for event in request.events}
-            yield ranking_pb2.StreamEventsResponse(
-                batch_number=request.batch_number,
-                recorded=ranking_pb2.RecordEventsResponse(recorded_count=len(request.events)),
+            recorded = ranking_pb2.RecordEventsResponse(
+                recorded_count=len(request.events) - known, duplicate_count=known
             )
+            yield ranking_pb2.StreamEventsResponse(batch_number=request.batch_number, recorded=recorded)
 
     def UpsertUsers(self, request: ranking_pb2.UpsertUsersRequest, context: grpc.ServicerContext) -> Any:
         bad = [index for index, user in enumerate(request.users) if user.profile == "bad"]

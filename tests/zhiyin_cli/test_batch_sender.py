@@ -59,7 +59,7 @@ def _send(server: Any, rows: list[PreparedRow], limits: BatchLimits) -> tuple[li
     sender = BatchSender(
         server,
         limits,
-        on_accepted=lambda batch: accepted.extend(row.key for row in batch),
+        on_accepted=lambda batch, known_before: accepted.extend(row.key for row in batch),
         on_rejected=lambda row, reason: rejected.update({row.key: reason}),
         sleep=lambda seconds: None,
     )
