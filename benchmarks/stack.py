@@ -80,7 +80,8 @@ def running_stack(data_dir: Path, model: str, *flags: str) -> Iterator[Stack]:
         addresses = re.findall(r"[\w.\[\]:-]+:\d+", said[-1])
         # Nobody reads on: drain the pipe, or a talkative child would block on it.
         threading.Thread(target=lambda: [None for _ in process.stdout or ()], daemon=True).start()
-        yield Stack(*addresses[:3], process_id=process.pid)
+        encoder, retrieval, ranking = addresses
+        yield Stack(encoder, retrieval, ranking, process.pid)
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
