@@ -23,7 +23,9 @@ def encode(directory: Path, texts: list[str], role: Role) -> np.ndarray:
     manifest = verify(directory)
     tokenizer = TextTokenizer(directory / TOKENIZER_FILE, manifest.max_tokens, manifest.prompts)
     rows = [t.token_ids for t in tokenizer.tokenize([tokenizer.prompted(text, role) for text in texts])]
-    return OnnxBackend(directory / GRAPH_FILE).encode(*pad(rows, manifest.pad_token_id))
+    backend = OnnxBackend(directory / GRAPH_FILE)
+    batches = [rows[i : i + 8] for i in range(0, len(rows), 8)]
+    return np.concatenate([backend.encode(*pad(batch, manifest.pad_token_id)) for batch in batches])
 
 
 def test_film_lover_film_music_lover_music_traveller_travel(bilingual_model_dir: Path) -> None:
@@ -47,10 +49,10 @@ def test_translations_meet(bilingual_model_dir: Path) -> None:
 
 def test_chinese_sentences_are_as_close_as_people_find_them(bilingual_model_dir: Path, test_data: Path) -> None:
     lines = (test_data / "stsb-zh" / "sts-b-dev.txt").read_text(encoding="utf-8").splitlines()
-    pairs = [fields for line in lines[::6] if len(fields := line.split("\t")) == 3]
+    pairs = [fields for line in lines[::10] if len(fields := line.split("\t")) == 3]
     left, right = (encode(bilingual_model_dir, [pair[side] for pair in pairs], "query") for side in (0, 1))
     people = np.array([float(pair[2]) for pair in pairs])
-    assert len(pairs) > 200
+    assert len(pairs) > 100
     assert np.corrcoef(_ranks((left * right).sum(axis=1)), _ranks(people))[0, 1] > 0.75  # Spearman; .819 on all pairs
 
 
