@@ -15,8 +15,8 @@ _MAX_STEPS = 200
 def mmr_order(relevance: Floats, vectors: Floats, diversity: float, kept: int = 1) -> Iterator[int]:
     """Yields all rows, each next one with the largest `(1 - diversity) * relevance - diversity * similarity`.
 
-    The similarity is the largest cosine to a row before, negative ones included: clipped at 0, as some libraries do, the
-    most varied end of the knob has nothing but ties and loses variety there (measured).
+    The similarity is the largest cosine to a row before, negative ones included: clipped at 0, as some libraries do,
+    the most varied end of the knob has nothing but ties and loses variety there (measured).
 
     Args:
         relevance: Shape (n,), on a scale of [0, 1], sorted falling.

@@ -29,9 +29,10 @@ def source_weights(taste: Taste) -> Mapping[SourceKind, float]:
     # From 0 without events towards 1: three events say as much as a profile.
     experience = len(taste.likes) / (len(taste.likes) + 3.0)
     weights = {
-        SourceKind.PROFILE: 1.0 - 0.5 * experience,
-        SourceKind.HISTORY: 0.5 + 0.5 * experience,
-        SourceKind.TRANSITION: 0.5 + 0.5 * experience,
+        # What somebody says in this very request does not age with what they did before.
+        SourceKind.PROFILE: 1.0 if taste.query.anonymous else 1.0 - 0.5 * experience,
+        SourceKind.HISTORY: 0.35 + 0.65 * experience,
+        SourceKind.TRANSITION: 0.35 + 0.65 * experience,
         SourceKind.POPULAR: 0.1,
         SourceKind.FRESH: 0.1,
     }

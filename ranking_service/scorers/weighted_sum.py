@@ -1,9 +1,12 @@
-"""Relevance as a weighted sum of z-scores over the pool.
+"""Relevance as a weighted sum of squashed z-scores over the pool.
 
     score(i) = sum over sources s of  w_s * squash((e_s(i) - mean e_s) / max(std e_s, resolution_s))
                + prior, language, aversion and familiarity (see `scorers.nudges`)
 
 where `e_s(i)` is the evidence of source s for candidate i, filled in also where s did not propose i.
+
+Sources speak for a candidate, hardly against it: whoever likes two kinds of things wants both, not what lies between.
+Measured on MovieLens (leave-last-out) it loses nothing, and a profile text is heard beside a history that says something else.
 """
 
 from __future__ import annotations
@@ -16,8 +19,11 @@ import numpy as np
 from ranking_service.candidate import Floats, Pool, SourceKind
 
 # Sparse evidence gives z-scores beyond 10. From here on they grow with their logarithm only: no source carries an item
-# on its own, and yet its best stays its best (cut off, all of the best would be equal).
-_KNEE = 3.0
+# on its own, and yet its best stays its best (cut off, all of the best would be equal: that cost two thirds of the
+# hits).
+_KNEE = 2.0
+# What is left of a z-score below 0: enough to keep an order.
+_AGAINST = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +32,7 @@ class Scores:
 
     Attributes:
         total: The sum of everything below.
-        by_source: Weighted z-scores.
+        by_source: Weighted, squashed z-scores.
         nudge: Everything that is no source's.
     """
 
@@ -40,14 +46,17 @@ class Scores:
 
 
 def z_scores(evidence: Floats, resolution: float) -> Floats:
-    """Evidence in standard deviations from its mean, squashed beyond 3; differences below `resolution` mean little."""
+    """Evidence in standard deviations from its mean; differences below `resolution` mean little."""
     if len(evidence) == 0:
         return evidence
-    deviation = max(float(evidence.std()), resolution)
-    z = (evidence - evidence.mean()) / deviation
-    size = np.abs(z)
-    squashed = np.where(size <= _KNEE, z, np.sign(z) * (_KNEE + np.log1p(np.maximum(size - _KNEE, 0.0))))
-    result: Floats = squashed.astype(np.float32)
+    z: Floats = (evidence - evidence.mean()) / max(float(evidence.std()), resolution)
+    return z
+
+
+def squash(z: Floats) -> Floats:
+    """Keeps the order of z-scores, bends what is far above 0 and flattens what is below."""
+    bent = np.where(z <= _KNEE, z, _KNEE + np.log1p(np.maximum(z - _KNEE, 0.0)))
+    result: Floats = np.where(z < 0, _AGAINST * z, bent).astype(np.float32)
     return result
 
 
@@ -71,6 +80,6 @@ def weighted_sum(
     by_source = {}
     for kind, values in evidence.items():
         weight = weights.get(kind, 0.0)
-        by_source[kind] = (weight * z_scores(values, resolutions[kind])).astype(np.float32)
+        by_source[kind] = (weight * squash(z_scores(values, resolutions[kind]))).astype(np.float32)
         total += by_source[kind]
     return Scores(total, by_source, nudge)

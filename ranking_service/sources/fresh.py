@@ -21,7 +21,8 @@ class FreshSource:
     """Items created within the window."""
 
     kind = SourceKind.FRESH
-    resolution = 0.05
+    # A single new item among old ones must not look like a sensation.
+    resolution = 0.3
 
     def __init__(self, limit: int, window_s: float) -> None:
         self._limit, self._window_s = limit, window_s

@@ -13,6 +13,7 @@ from ranking_service.user_state import Statistics
 # Weight of the user's items by their place, latest first; measured best for next-item prediction.
 _DECAY_PER_PLACE = 0.6
 _ITEMS = 12
+_BEND = 5.0
 
 
 class TransitionSource:
@@ -33,6 +34,6 @@ class TransitionSource:
         return Plan(proposals=tuple(found))
 
     def evidence(self, taste: Taste, plan: Plan, pool: Pool) -> Floats | None:
-        """How often, against the item that followed most often."""
+        """How often, as a logarithm: the tenth follower is a good one too."""
         shares = proposed_scores(pool, self.kind)
-        return None if shares is None else shares.astype(np.float32)
+        return None if shares is None else np.log1p(_BEND * shares).astype(np.float32)

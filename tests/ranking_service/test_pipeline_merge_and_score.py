@@ -15,7 +15,7 @@ from ranking_service.merge import merge
 from ranking_service.page import read_page
 from ranking_service.pipeline import keep_allowed
 from ranking_service.query import Query
-from ranking_service.scorers.weighted_sum import weighted_sum, z_scores
+from ranking_service.scorers.weighted_sum import squash, weighted_sum, z_scores
 from ranking_service.selectors.exploration_slots import fill_places
 from ranking_service.selectors.slate import Versions, make_slate
 from ranking_service.sources.catalog import take_turns
@@ -114,19 +114,25 @@ def test_dropped_ids_reach_retrieval_hidden_first_and_latest_first() -> None:
 
 
 @given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=50))
-def test_z_scores_are_finite_and_in_the_order_of_the_evidence(values: list[float]) -> None:
+def test_scores_are_finite_and_in_the_order_of_the_evidence(values: list[float]) -> None:
     evidence = np.array(values, dtype=np.float32)
-    scores = z_scores(evidence, 1e-3)
+    scores = squash(z_scores(evidence, 1e-3))
     assert np.isfinite(scores).all()
     order = np.argsort(evidence, kind="stable")
-    assert (np.diff(scores[order]) >= 0).all()
+    assert (np.diff(scores[order]) >= -1e-6).all()
 
 
-def test_one_item_in_a_thousand_is_not_carried_away_by_one_source() -> None:
+def test_the_best_of_a_sparse_source_stays_the_best_without_carrying_everything() -> None:
     evidence = np.zeros(1000, dtype=np.float32)
     evidence[:2] = 1, 2
-    scores = z_scores(evidence, 1e-3)
-    assert 3 < scores[0] < scores[1] < 7
+    scores = squash(z_scores(evidence, 1e-3))
+    assert 2 < scores[0] < scores[1] < 6
+
+
+def test_a_source_hardly_speaks_against_an_item() -> None:
+    scores = squash(np.array([-2.0, -1.0, 0.0, 1.0], dtype=np.float32))
+    assert -0.3 < scores[0] < scores[1] < 0 == scores[2]
+    assert scores[3] == 1
 
 
 def test_differences_below_the_resolution_decide_little() -> None:

@@ -47,7 +47,7 @@ async def test_events_between_two_pages_do_not_shuffle_the_list_but_hide_at_once
         token = await ranking.act("u", pb2.EVENT_TYPE_HIDE, hidden)
         await ranking.act("u", pb2.EVENT_TYPE_LIKE, "cooking-1")
         second = await ranking.recommend("u", page_size=9, page_token=first.next_page_token, consistency_token=token)
-        assert ids(second) == [item_id for item_id in whole[10:20] if item_id != hidden and item_id != "cooking-1"][:9]
+        assert ids(second) == [item_id for item_id in whole[10:20] if item_id != hidden][:9]
 
 
 async def test_the_catalogue_may_change_between_pages_of_a_list_made_anew(tmp_path: Path) -> None:
