@@ -161,10 +161,11 @@ def _measure_store(
 def _side_by_side(
     calls: dict[str, Callable[[NDArray[np.float32]], object]], queries: NDArray[np.float32]
 ) -> dict[str, float]:
-    """Median seconds of each call; the calls take turns at every query."""
+    """Median seconds of each call. They take turns, each with another query: none warms the caches of the next."""
     taken: dict[str, list[float]] = {name: [] for name in calls}
-    for query in queries:
-        for name, call in calls.items():
+    for i in range(len(queries)):
+        for j, (name, call) in enumerate(calls.items()):
+            query = queries[(i + 31 * j) % len(queries)]
             started = time.perf_counter()
             call(query)
             taken[name].append(time.perf_counter() - started)

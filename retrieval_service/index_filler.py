@@ -66,7 +66,8 @@ class IndexFiller:
                     "normalize": True,
                 }
                 worker.call(frame, () if mean is None else (mean,))
-            self._replay(worker, connection, catalog_id, key, after, space.dimensions, figures)
+            replayed = self._replay(worker, connection, catalog_id, key, after, space.dimensions, figures)
+            figures.changed_since_snapshot = replayed
         worker.call({"op": "move", "key": key, "to": str(catalog_id)})
 
     def catch_up(self, worker: IndexWorkerProcess, catalog_id: int, figures: IndexFigures) -> None:
@@ -92,13 +93,17 @@ class IndexFiller:
         after: int,
         dimensions: int,
         figures: IndexFigures,
-    ) -> None:
+    ) -> int:
+        """Sends what the store knows beyond `after`; returns how many vectors that were."""
+        count = 0
         for part in self._store.vector_changes(connection, catalog_id, after, dimensions):
             worker.call({"op": "apply", "key": key, "sequence": 0}, (part.numbers, part.vectors, part.deleted))
+            count += len(part.numbers) + len(part.deleted)
         nothing, no_rows = np.empty(0, np.int64), np.empty((0, dimensions), np.float32)
         head = self._store.sequence(connection, catalog_id)
         reply, _ = worker.call({"op": "apply", "key": key, "sequence": head}, (nothing, no_rows, nothing))
         figures.take({**reply, "sequence": head})
+        return count
 
     def _load_snapshot(
         self, worker: IndexWorkerProcess, catalog_id: int, key: str, space: SpaceRow, figures: IndexFigures

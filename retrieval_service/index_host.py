@@ -32,7 +32,7 @@ _log = get_logger(__name__)
 _START_ATTEMPTS = 3
 # A restart shorter than this is not worth leaving the load balancer for: calls wait for it.
 _RESTART_GRACE_S = 2.0
-_PING_TIMEOUT_S = 15.0
+_PING_PERIOD_S = 2.0
 
 
 class IndexHost:
@@ -42,6 +42,7 @@ class IndexHost:
         store: The truth.
         folder: Of the snapshots.
         on_fatal: Told when no worker can be had; the process should end.
+        hung_after_s: A worker that does not answer a ping for so many seconds is ended.
     """
 
     def __init__(
@@ -50,9 +51,11 @@ class IndexHost:
         folder: Path,
         *,
         on_fatal: Callable[[BaseException], None] = lambda error: None,
+        hung_after_s: float = 15.0,
     ) -> None:
         self._filler = IndexFiller(store, folder, self.notice)
         self._on_fatal = on_fatal
+        self._hung_after_s = hung_after_s
         self._worker: IndexWorkerProcess | None = None
         self._figures: dict[int, IndexFigures] = {}
         self._notices: deque[tuple[int | None, str]] = deque(maxlen=64)
@@ -250,8 +253,15 @@ class IndexHost:
         threading.Thread(target=self._watch, args=(worker,), name="index-worker-watch", daemon=True).start()
 
     def _watch(self, worker: IndexWorkerProcess) -> None:
-        """Waits for the worker to end; replaces it when nobody else has."""
-        code = worker.wait()
+        """Waits for the worker to end, ends it when it hangs, and replaces it when nobody else has."""
+        while (code := worker.wait(timeout_s=_PING_PERIOD_S)) is None:
+            try:
+                worker.call({"op": "ping"}, timeout_s=self._hung_after_s)
+            except TimeoutError:
+                _log.error("index_worker_hangs", seconds=self._hung_after_s)
+                worker.kill()
+            except (WorkerGoneError, WorkerFailedError):
+                pass  # it is ending, or was closed
         with self._switched:
             if self._closing.is_set() or self._worker is not worker:
                 return
@@ -336,17 +346,6 @@ class IndexHost:
         """Fills a small index anew from the store, without its dead rows."""
         with self._changing:
             self._filler.fill(self._live_worker(), catalog_id, figures, from_snapshot=False)
-
-    def end_when_hung(self) -> None:
-        """Ends a worker that answers nothing; the watcher replaces it."""
-        worker = self._worker
-        if worker is None:
-            return
-        try:
-            worker.call({"op": "ping"}, timeout_s=_PING_TIMEOUT_S)
-        except TimeoutError:
-            _log.error("index_worker_hangs", seconds=_PING_TIMEOUT_S)
-            worker.kill()
 
     def notice(self, catalog_id: int | None, text: str) -> None:
         """Keeps a problem that was found and mended for GetCatalogStats."""

@@ -121,16 +121,12 @@ class IndexMaintenance:
                 self._snapshot(catalog_id, figures, left, stop=None)
 
     def _run(self) -> None:
-        looked = time.monotonic()
         while not self._closing.is_set():
             self._host.changed.wait(timeout=_PERIOD_S)
             self._host.changed.clear()
             if self._closing.wait(timeout=0.05):  # lets a burst of writes pass as one
                 return
             try:
-                if time.monotonic() - looked > _PERIOD_S:
-                    looked = time.monotonic()
-                    self._host.end_when_hung()
                 for catalog_id, figures in self._host.known():
                     self._look_after(catalog_id, figures)
             except (WorkerGoneError, WorkerFailedError, OSError, TimeoutError) as error:

@@ -71,6 +71,8 @@ class RetrievalService:
         self._cache = PayloadCache(settings.item_cache_bytes)
         self._threads = ThreadPoolExecutor(settings.search_threads, thread_name_prefix="retrieval")
         self._failure: str | None = "the retrieval service is starting"
+        self.failed = False
+        """Whether the process ends because store and index disagree, not because it was told to."""
         self._servicer = RetrievalServicer(settings, self._registry, self.store, self.host, self._threads)
         self._writer: SqlWriter[Committed] | None = None
         self._encoder: EncoderClient | None = None
@@ -163,6 +165,7 @@ class RetrievalService:
     # ---- called from other threads
 
     def _on_fatal(self, error: BaseException) -> None:
+        self.failed = True
         self._failure = "store and index disagree; the process ends and its successor replays the store"
         _log.critical("retrieval_failed", error=repr(error))
         self._end_process()

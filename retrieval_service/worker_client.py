@@ -129,9 +129,12 @@ class IndexWorkerProcess:
         with self._answered:
             self._answered.wait_for(lambda: self._busy == 0, timeout_s)
 
-    def wait(self) -> int:
-        """Blocks until the process ends; returns its code."""
-        return self._process.wait()
+    def wait(self, timeout_s: float) -> int | None:
+        """Waits for the process to end; returns its code, or None when it runs on."""
+        try:
+            return self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return None
 
     def close(self) -> None:
         """Ends the process and takes its socket away. Safe to call twice."""

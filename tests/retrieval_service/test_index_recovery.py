@@ -75,6 +75,17 @@ async def test_writes_under_a_dying_worker_are_all_searchable(tmp_path: Path) ->
         assert set(await running.search_text("film", limit=1000)) == {i.id for i in items}
 
 
+async def test_a_worker_that_hangs_is_ended_and_replaced(tmp_path: Path) -> None:
+    async with running_retrieval(tmp_path) as running:
+        await running.upsert(*many_items(50))
+        running.service.host._hung_after_s = 0.3
+        os.kill(worker_pid(running), signal.SIGSTOP)
+        written = await running.upsert(item("during", "a wholly different title"))
+        assert written.results[0].created
+        assert (await running.search_text("a wholly different title"))[0] == "during"
+        assert (await running.stats()).worker_restarts == 1
+
+
 async def test_no_worker_at_all_ends_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with running_retrieval(tmp_path) as running:
         await running.upsert(item("a"))
