@@ -262,7 +262,9 @@ class RecommendRequest(_message.Message):
     page_size: _builtins.int
     """Items a page, 1 to 100; 0: 10."""
     page_token: _builtins.str
-    """The token of the page before: more of the same list. Other fields must be as in the first request. Empty: a new list."""
+    """The token of the page before: more of the same list. Other fields but `page_size` and `consistency_token` must be as in the first
+    request, else INVALID_ARGUMENT. What the user hid meanwhile is skipped. Empty: a new list.
+    """
     diversity: _builtins.float
     """0: the most relevant items however alike; 1: the most varied list. Monotone. Unset: 0.3. At the default the first three
     items keep the places their scores give them.
@@ -279,7 +281,8 @@ class RecommendRequest(_message.Message):
     """Name of the experiment variant, at most 64 bytes, copied into the attribution tokens and logs."""
     include_seen: _builtins.bool
     """Whether items the user already acted on may come back. Unset: as the catalogue's policy says, which by default hides items that were
-    bought, finished, rated, disliked or hidden by the user, and lets others come back.
+    bought, finished, rated, disliked or hidden by the user, and lets others come back, further down. True: all but hidden and
+    disliked ones, as if they were new. False: none that the user acted on lately.
     """
     @_builtins.property
     def anonymous(self) -> Global___AnonymousProfile:
@@ -383,7 +386,9 @@ class AnonymousProfile(_message.Message):
     """In the person's own words, at most 8 KiB."""
     @_builtins.property
     def recent_item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Items acted on lately, oldest first, at most 200. Unknown ids are ignored."""
+        """Items acted on lately, oldest first, at most 200; the last 100 count. Unknown ids are ignored. The items themselves do not come
+        back unless `include_seen` is true.
+        """
 
     @_builtins.property
     def attributes(self) -> _containers.MessageMap[_builtins.str, _item_pb2.AttributeValue]:
@@ -555,7 +560,7 @@ class SourceScore(_message.Message):
     score: _builtins.float
     """The source's own score; its scale is the source's own."""
     contribution: _builtins.float
-    """What the source added to the item's relevance: the weighted z-score."""
+    """What the source added to the item's relevance: its weight times the squashed z-score (docs/ranking.md)."""
     def __init__(
         self,
         *,
