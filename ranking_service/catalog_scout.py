@@ -25,11 +25,14 @@ from zhiyin.common.v1.filter_pb2 import Filter
 from zhiyin.common.v1.item_pb2 import Item
 
 _FIELDS = ("id", "categories", "created_at", "prior")
-# Widths of the window in which new items are looked for, in seconds: the first that holds enough items wins.
-_WINDOWS_S = (60.0, 3_600.0, 86_400.0, 7 * 86_400.0, 30 * 86_400.0)
+# Widths of the windows in which new items are looked for, in seconds, when the widest holds more than a page.
+_WIDEST_WINDOW_S = 30 * 86_400.0
+_WINDOWS_S = (60.0, 3_600.0, 86_400.0, 7 * 86_400.0)
 _ENOUGH_NEW = 200
 _SAMPLE_SIZE = 2_000
 _PAGES_PER_REFRESH = 5
+# A catalogue that was walked through is walked through again after this time.
+_WALK_AGAIN_S = 60.0
 
 log = get_logger(__name__)
 
@@ -41,6 +44,7 @@ class _Catalog:
     newest: list[ScoutedItem] = field(default_factory=list)
     sample: list[ScoutedItem] = field(default_factory=list)
     walk: _Walk = field(default_factory=lambda: _Walk())
+    walked_at: float = float("-inf")
     refreshed_at: float = float("-inf")
     refresh: asyncio.Task[None] | None = None
 
@@ -127,22 +131,27 @@ class CatalogScout:
             known.refresh = None
 
     async def _walk_on(self, catalog: str, known: _Catalog) -> None:
+        if time.monotonic() - known.walked_at < _WALK_AGAIN_S:
+            return
         for _ in range(_PAGES_PER_REFRESH):
             items, token = await self._retrieval.list_items(catalog, None, known.walk.page_token, _FIELDS)
             known.walk.meet([_scouted(item) for item in items])
             known.walk.page_token = token
             if not token:
-                known.sample, known.walk = known.walk.sample, _Walk()
+                known.sample, known.walk, known.walked_at = known.walk.sample, _Walk(), time.monotonic()
                 return
 
     async def _find_newest(self, catalog: str) -> list[ScoutedItem]:
-        found: dict[str, ScoutedItem] = {}
         now = time.time()
-        for width in _WINDOWS_S:
-            items, more = await self._retrieval.list_items(catalog, created_since(now - width), "", _FIELDS)
+        widest, more = await self._retrieval.list_items(catalog, created_since(now - _WIDEST_WINDOW_S), "", _FIELDS)
+        found: dict[str, ScoutedItem] = {}
+        for width in _WINDOWS_S if more else ():
+            items, cut = await self._retrieval.list_items(catalog, created_since(now - width), "", _FIELDS)
             found.update((item.id, _scouted(item)) for item in items)
-            if more or len(found) >= _ENOUGH_NEW:
+            if cut or len(found) >= _ENOUGH_NEW:
                 break
+        if len(found) < _ENOUGH_NEW:
+            found.update((item.id, _scouted(item)) for item in widest)
         return newest_first(found.values())[:_ENOUGH_NEW]
 
 

@@ -50,12 +50,12 @@ class ListServer:
         self._recommender, self._store, self._users, self._retrieval = recommender, store, users, retrieval
         self._statistics, self._signer, self._executor = statistics, signer, executor
 
-    async def first_page(self, query: Query, size: int, journal: Journal) -> tuple[Slate, Page]:
-        """A new list."""
+    async def first_page(self, query: Query, size: int, journal: Journal, keep: bool = True) -> tuple[Slate, Page]:
+        """A new list; `keep`: for its next pages."""
         slate = await self._recommender.make_list(query, journal)
         with journal.stage("diversify"):
             page = await self._in_thread(read_page, slate, size)
-        if page.has_more:
+        if keep and page.has_more:
             self._store.put(slate)
         return slate, page
 

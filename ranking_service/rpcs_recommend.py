@@ -62,7 +62,7 @@ class RecommendRpcs:
         await self._require_catalog(request.catalog)
         journal, shelves = Journal(), self.serving.shelves
         size = conversions.page_size(request.page_size)
-        slate, page = await shelves.first_page(shelf_query(query, item_ids), size, journal)
+        slate, page = await shelves.first_page(shelf_query(query, item_ids), size, journal, keep=False)
         items = await shelves.entries(slate, page, conversions.mask_fields(request.item_mask), True, journal)
         degraded, timings = conversions.journal_parts(journal)
         return pb2.SimilarItemsResponse(

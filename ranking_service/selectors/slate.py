@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import numpy as np
@@ -15,8 +15,9 @@ from ranking_service.selectors.exploration_slots import Place, fill_places
 from ranking_service.taste import Taste
 from zhiyin.common.v1.item_pb2 import Item
 
-# Rough bytes of one candidate beside its vector, for the bound of the list store.
+# Rough bytes of one candidate beside its vector, and of one item of the history, for the bound of the list store.
 _ROW_BYTES = 1_000
+_KNOWN_ITEM_BYTES = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,8 @@ class Slate:
     @property
     def size_bytes(self) -> int:
         """About the memory it takes."""
-        return int(self.vectors.nbytes) + len(self.items) * _ROW_BYTES
+        history = len(self.taste.known_items) * _KNOWN_ITEM_BYTES
+        return int(self.vectors.nbytes) + len(self.items) * _ROW_BYTES + history
 
     def places(self) -> Iterator[Place]:
         """The list, lazily and always the same."""
@@ -88,7 +90,8 @@ def make_slate(
     kept = pool.take(rows)
     return Slate(
         list_id=list_id,
-        taste=taste,
+        # Without its looks at the whole catalogue, which nothing reads any more.
+        taste=replace(taste, newest=(), shelf=()),
         items=kept.items,
         vectors=kept.compact,
         scores=scores.take(rows),
