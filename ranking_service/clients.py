@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -13,7 +14,14 @@ from ranking_service.candidate import Floats, Halves
 from ranking_service.vector_cache import TextVector, TextVectorCache
 from service_runtime import request_context
 from service_runtime.channels import dependency_error
-from service_runtime.errors import FailedPrecondition, InvalidRequest, NotFound, Violation, ZhiyinError
+from service_runtime.errors import (
+    DependencyUnavailable,
+    FailedPrecondition,
+    InvalidRequest,
+    NotFound,
+    Violation,
+    ZhiyinError,
+)
 from zhiyin.common.v1.embedding_pb2 import VECTOR_DTYPE_FLOAT16, EmbeddingMatrix
 from zhiyin.common.v1.filter_pb2 import Filter
 from zhiyin.common.v1.item_pb2 import Item
@@ -21,6 +29,9 @@ from zhiyin.encoder.v1 import encoder_service_pb2 as encoder_pb2
 from zhiyin.encoder.v1.encoder_service_pb2_grpc import EncoderServiceStub
 from zhiyin.retrieval.v1 import retrieval_service_pb2 as retrieval_pb2
 from zhiyin.retrieval.v1.retrieval_service_pb2_grpc import RetrievalServiceStub
+
+# After the encoder failed, lists do without it for this time at once, instead of each waiting for it in vain.
+_REST_S = 0.5
 
 
 class Encoder(Protocol):
@@ -60,6 +71,7 @@ class EncoderClient:
         """`reserve_s` of the deadline is left for what comes after the encoder."""
         self._stub = EncoderServiceStub(channel)
         self._cache, self._timeout_s, self._reserve_s = cache, timeout_s, reserve_s
+        self._rests_until = 0.0
 
     async def embed(self, texts: Sequence[str]) -> list[TextVector]:
         """As in `Encoder`. A warm text costs no call.
@@ -72,11 +84,15 @@ class EncoderClient:
         known = {text: self._cache.get(role, text) for text in texts}
         missing = [text for text, vector in known.items() if vector is None]
         if missing:
+            if time.monotonic() < self._rests_until:
+                raise DependencyUnavailable("encoder", "did not answer a moment ago")
             request = encoder_pb2.EmbedRequest(texts=missing, role=role)
             timeout = request_context.current().deadline.child_timeout(self._timeout_s, margin_s=self._reserve_s)
             try:
                 reply = await self._stub.Embed(request, timeout=timeout)
             except grpc.aio.AioRpcError as error:
+                if error.code() is grpc.StatusCode.UNAVAILABLE or timeout == self._timeout_s:
+                    self._rests_until = time.monotonic() + _REST_S
                 raise dependency_error("encoder", error) from error
             for text, row in zip(missing, matrix_rows(reply.embeddings), strict=True):
                 encoded = TextVector(row, reply.embeddings.space_fingerprint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
@@ -43,6 +44,20 @@ async def test_without_an_encoder_a_profile_alone_still_gives_a_list(ranking: Ha
     assert "source:profile" in reasons(reply)
 
 
+async def test_an_encoder_that_is_down_is_left_alone_for_a_moment_and_then_asked_again(ranking: Harness) -> None:
+    ranking.encoder.down = True
+    await ranking.recommend(query_text="beach")
+    calls = ranking.encoder.calls
+    reply = await ranking.recommend(query_text="mountain")
+    assert ranking.encoder.calls == calls
+    assert reasons(reply)["source:query"] == "UNAVAILABLE"
+    ranking.encoder.down = False
+    await asyncio.sleep(0.6)
+    reply = await ranking.recommend(query_text="mountain")
+    assert not reply.degraded
+    assert themes(reply)[:3] == ["travel"] * 3
+
+
 async def test_a_warm_text_needs_no_encoder(ranking: Harness) -> None:
     await ranking.describe("u", "song and concert")
     await ranking.recommend("u")
@@ -65,14 +80,23 @@ async def test_a_warm_user_costs_one_search_and_no_encoder_call(ranking: Harness
     assert names == ["profile", "history.0", "history.1", "fresh"]
 
 
-async def test_near_the_deadline_the_encoder_is_skipped(ranking: Harness) -> None:
-    await ranking.act("u", pb2.EVENT_TYPE_LIKE, "film-1")
-    await ranking.recommend("u")
-    ranking.encoder.delay_s = 5
-    request = pb2.RecommendRequest(catalog="default", user_id="u", query_text="never encoded before")
-    reply = await ranking.stub.Recommend(request, timeout=0.6)
-    assert reasons(reply)["source:query"] in ("DEADLINE", "UNAVAILABLE")
-    assert themes(reply)[:3] == ["film"] * 3
+async def test_near_the_deadline_the_encoder_is_skipped(tmp_path: Path) -> None:
+    async with running_ranking(tmp_path, *themed_catalog(), encoder_reserve_s=5.0) as ranking:
+        await ranking.act("u", pb2.EVENT_TYPE_LIKE, "film-1")
+        request = pb2.RecommendRequest(catalog="default", user_id="u", query_text="never encoded before")
+        reply = await ranking.stub.Recommend(request, timeout=4)
+        assert reasons(reply) == {"dependency:encoder": "DEADLINE", "source:query": "DEADLINE"}
+        assert themes(reply)[:3] == ["film"] * 3
+        assert ranking.encoder.calls == 0
+
+
+async def test_a_slow_encoder_is_not_waited_for_beyond_its_share(tmp_path: Path) -> None:
+    async with running_ranking(tmp_path, *themed_catalog(), encoder_timeout_s=0.1) as ranking:
+        await ranking.act("u", pb2.EVENT_TYPE_LIKE, "film-1")
+        ranking.encoder.delay_s = 30
+        reply = await ranking.recommend("u", query_text="never encoded before")
+        assert reasons(reply)["source:query"] == "UNAVAILABLE"
+        assert themes(reply)[:3] == ["film"] * 3
 
 
 async def test_another_model_is_noticed_and_the_texts_are_encoded_anew(ranking: Harness) -> None:
