@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import TypeVar
@@ -102,6 +103,7 @@ class ListServer:
         followers = self._followers(slate.taste.query.catalog)
         at_hand = [field for field in fields if field in RANKING_FIELDS]
         entries = []
+        loudest: Counter[SourceKind] = Counter()
         for rank, place in enumerate(page.places, start=page.first_rank):
             item = slate.items[place.row]
             entry = pb2.RecommendedItem(
@@ -111,12 +113,14 @@ class ListServer:
                 attribution_token=attribution_token(self._signer, slate, item.id, rank, place.propensity),
             )
             source = loudest_source(slate, place.row, place.explored)
-            metrics.SERVED.labels(source.name.lower()).inc()
+            loudest[source] += 1
             if explain:
                 entry.sources.extend(_source_scores(slate, place.row))
                 reason = reason_for(slate, place.row, source, followers)
                 entry.reason.CopyFrom(pb2.Reason(source=int(source), text=reason.text, item_ids=reason.item_ids))  # type: ignore[arg-type]
             entries.append(entry)
+        for source, count in loudest.items():
+            metrics.SERVED.labels(source.name.lower()).inc(count)
         return entries
 
     def _followers(self, catalog: str) -> Followers:

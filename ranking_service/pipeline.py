@@ -110,6 +110,8 @@ class Recommender:
         with journal.stage("merge"):
             pool = merge(plans, reply)
             metrics.CANDIDATES.observe(len(pool))
+            for kind, said in pool.provenance.items():
+                metrics.SOURCE_CANDIDATES.labels(kind.name.lower()).inc(int(np.count_nonzero(said.ranks)))
         with journal.stage("filter"):
             pool = keep_allowed(pool, taste)
         with journal.stage("score"):

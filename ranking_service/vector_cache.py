@@ -25,7 +25,10 @@ class LruCache(Generic[K, V]):
     """The entries used last, at most `capacity`. Used on the event loop only, so it needs no lock."""
 
     def __init__(self, capacity: int, name: str) -> None:
-        self._capacity, self._name = capacity, name
+        self._capacity = capacity
+        # Looked up once: a list asks a cache a hundred times.
+        self._hits = metrics.CACHE_LOOKUPS.labels(name, "hit")
+        self._misses = metrics.CACHE_LOOKUPS.labels(name, "miss")
         self._entries: OrderedDict[K, V] = OrderedDict()
 
     def __len__(self) -> int:
@@ -34,9 +37,11 @@ class LruCache(Generic[K, V]):
     def get(self, key: K) -> V | None:
         """The entry, now the one used last; None when there is none."""
         value = self._entries.get(key)
-        if value is not None:
+        if value is None:
+            self._misses.inc()
+        else:
             self._entries.move_to_end(key)
-        metrics.CACHE_LOOKUPS.labels(self._name, "miss" if value is None else "hit").inc()
+            self._hits.inc()
         return value
 
     def put(self, key: K, value: V) -> None:
@@ -45,10 +50,6 @@ class LruCache(Generic[K, V]):
         self._entries.move_to_end(key)
         while len(self._entries) > self._capacity:
             self._entries.popitem(last=False)
-
-    def discard(self, key: K) -> None:
-        """Forgets an entry, if there is one."""
-        self._entries.pop(key, None)
 
     def clear(self) -> None:
         """Forgets everything."""
@@ -108,9 +109,8 @@ class KnownItem:
 class ItemCache:
     """Items users acted on, by catalogue, space version and item. A newer revision replaces the older one.
 
-    An entry may be up to `max_age_s` behind the catalogue. It decides how a history is grouped and worded, never what
-    is compared with the
-    candidates: retrieval takes the examples' own vectors at the moment of the search.
+    An entry may be up to `max_age_s` behind the catalogue. It decides how a history is grouped and worded; what is
+    compared with the candidates are the examples' own vectors at the moment of the search, which retrieval takes.
     """
 
     def __init__(self, capacity: int, max_age_s: float) -> None:
@@ -139,10 +139,6 @@ class ItemCache:
         nothing = np.zeros(1, dtype=np.float32)
         stale_at = time.monotonic() + min(_MISSING_AGE_S, self._max_age_s)
         self._entries.put((catalog, version, item_id), KnownItem(nothing, version, 0, "", False, stale_at))
-
-    def space_version_seen(self, catalog: str, version: int) -> None:
-        """Retrieval answered with this version of the semantic space: vectors of others no longer count."""
-        self._versions[catalog] = version
 
 
 def _digest(text: str) -> bytes:
