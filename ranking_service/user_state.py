@@ -39,8 +39,10 @@ class UserState:
     Attributes:
         known: False for somebody nobody ever spoke of.
         recent: The latest interactions, oldest first, bounded (settings: max_recent_interactions).
-        seen: Every item id that the seen policy counts as done with (bought, finished, rated, disliked, hidden), over the whole history.
-        hidden: The subset of ids the user never wants to see again (HIDE, DISLIKE): dropped even when seen items may return.
+        seen: Every item id that the seen policy counts as done with (bought, finished, rated, disliked, hidden), over
+            the whole history.
+        hidden: The subset of ids the user never wants to see again (HIDE, DISLIKE): dropped even when seen items may
+            return.
         version: Counts writes and events of the user.
         key: The store's number for the user; 0 for somebody unknown.
     """
