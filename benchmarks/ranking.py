@@ -24,7 +24,7 @@ from ranking_service.query import DiversityMethod, Query
 from ranking_service.serving import Serving, build_serving
 from ranking_service.settings import RankingSettings
 from ranking_service.stages import Journal
-from ranking_service.user_state import Interaction, UserState
+from ranking_service.users.user_state import Interaction, UserState
 from ranking_service.vector_cache import TextVector
 from service_runtime.signed_token import TokenSigner
 from zhiyin.common.v1.embedding_pb2 import VECTOR_DTYPE_FLOAT16, EmbeddingMatrix

@@ -25,7 +25,7 @@ from ranking_service.search_request import RANKING_FIELDS
 from ranking_service.selectors.slate import Slate
 from ranking_service.stages import Journal
 from ranking_service.taste import first_impression
-from ranking_service.user_state import Statistics, UserReader, UserState
+from ranking_service.users.user_state import Statistics, UserReader, UserState
 from service_runtime.errors import ZhiyinError
 from service_runtime.signed_token import TokenSigner
 from zhiyin.common.v1.item_pb2 import Item

@@ -25,7 +25,7 @@ from ranking_service.selectors.slate import Slate, Versions, make_slate
 from ranking_service.sources.source import Plan, Source
 from ranking_service.stages import Journal
 from ranking_service.taste import Taste
-from ranking_service.user_state import Statistics
+from ranking_service.users.user_state import Statistics
 from service_runtime.errors import DependencyUnavailable, FailedPrecondition
 from service_runtime.telemetry import get_logger
 from zhiyin.retrieval.v1.retrieval_service_pb2 import SearchResponse

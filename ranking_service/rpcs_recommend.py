@@ -13,7 +13,7 @@ from ranking_service.selectors.slate import Slate
 from ranking_service.serving import Serving
 from ranking_service.shelf import shelf_query
 from ranking_service.stages import Journal
-from ranking_service.user_side import UserSide
+from ranking_service.users.user_side import UserSide
 from service_runtime.errors import NotFound
 from zhiyin.ranking.v1 import ranking_service_pb2 as pb2
 

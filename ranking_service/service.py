@@ -12,7 +12,7 @@ from ranking_service.clients import EncoderClient, RetrievalClient
 from ranking_service.servicer import RankingServicer
 from ranking_service.serving import Serving, build_serving
 from ranking_service.settings import RankingSettings
-from ranking_service.user_side import UserSide
+from ranking_service.users.user_side import UserSide
 from ranking_service.vector_cache import TextVectorCache
 from service_runtime.channels import open_channel
 from service_runtime.errors import NotFound

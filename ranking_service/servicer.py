@@ -8,10 +8,10 @@ from google.protobuf.duration_pb2 import Duration
 
 from ranking_service import conversions
 from ranking_service.rpcs_recommend import RecommendRpcs
-from ranking_service.rpcs_users import UserRpcs
 from ranking_service.serving import Serving
 from ranking_service.settings import RankingSettings
-from ranking_service.user_side import UserSide
+from ranking_service.users.rpcs_users import UserRpcs
+from ranking_service.users.user_side import UserSide
 from service_runtime.errors import NotImplementedYet
 from zhiyin.ranking.v1 import ranking_service_pb2 as pb2
 from zhiyin.ranking.v1.ranking_service_pb2_grpc import RankingServiceServicer

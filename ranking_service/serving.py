@@ -29,7 +29,7 @@ from ranking_service.sources.similar import SimilarSource
 from ranking_service.sources.source import Source
 from ranking_service.sources.transition import TransitionSource
 from ranking_service.understanding import Understanding
-from ranking_service.user_state import Statistics, UserReader
+from ranking_service.users.user_state import Statistics, UserReader
 from ranking_service.vector_cache import ItemCache
 from service_runtime.signed_token import TokenSigner
 

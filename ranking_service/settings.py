@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from ranking_service.user_side import UserSideSettings
+from ranking_service.users.user_side import UserSideSettings
 from service_runtime.settings import ServerSettings, service_settings_config
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ranking_service.interests import Interest
 from ranking_service.query import Query
-from ranking_service.user_state import Interaction, UserState
+from ranking_service.users.user_state import Interaction, UserState
 from ranking_service.vector_cache import KnownItem, TextVector
 
 # Older interactions than this many distinct liked items no longer shape a list; measured: the last 50 carry what

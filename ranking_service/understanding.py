@@ -17,7 +17,7 @@ from ranking_service.query import Query
 from ranking_service.search_request import SPACE
 from ranking_service.stages import Journal
 from ranking_service.taste import Taste, first_impression
-from ranking_service.user_state import UserReader, UserState
+from ranking_service.users.user_state import UserReader, UserState
 from ranking_service.vector_cache import ItemCache, KnownItem
 from service_runtime import request_context
 from service_runtime.errors import DeadlineTooShort, NotFound, ZhiyinError

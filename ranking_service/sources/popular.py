@@ -8,7 +8,7 @@ from ranking_service.candidate import Floats, Pool, SourceKind
 from ranking_service.sources.proposed_scores import proposed_scores
 from ranking_service.sources.source import Plan
 from ranking_service.taste import Taste
-from ranking_service.user_state import Statistics
+from ranking_service.users.user_state import Statistics
 
 # An item with a twentieth of the events of the most popular one lies about a quarter of the way up.
 _BEND = 20.0

@@ -8,7 +8,7 @@ from ranking_service.candidate import Floats, Pool, SourceKind
 from ranking_service.sources.proposed_scores import proposed_scores
 from ranking_service.sources.source import Plan
 from ranking_service.taste import Taste
-from ranking_service.user_state import Statistics
+from ranking_service.users.user_state import Statistics
 
 # Weight of the user's items by their place, latest first; measured best for next-item prediction.
 _DECAY_PER_PLACE = 0.6

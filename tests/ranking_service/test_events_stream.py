@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ranking_service.event_stream import acknowledged_in_order
+from ranking_service.users.event_stream import acknowledged_in_order
 from service_runtime.errors import InvalidRequest, Overloaded, Violation
 from tests.ranking_service.user_side_harness import event, opened
 from zhiyin.ranking.v1 import ranking_service_pb2 as pb

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ranking_service.event_types import RULES, markdown_table, strength
+from ranking_service.users.event_types import RULES, markdown_table, strength
 from zhiyin.ranking.v1 import ranking_service_pb2 as pb
 
 ROOT = Path(__file__).parents[2]

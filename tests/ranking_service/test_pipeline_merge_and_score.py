@@ -21,7 +21,7 @@ from ranking_service.selectors.slate import Versions, make_slate
 from ranking_service.sources.catalog import take_turns
 from ranking_service.sources.source import Ask, Plan
 from ranking_service.taste import ScoutedItem, Taste
-from ranking_service.user_state import UserState
+from ranking_service.users.user_state import UserState
 from ranking_service.vector_cache import TextVector
 from zhiyin.common.v1.embedding_pb2 import VECTOR_DTYPE_FLOAT16, EmbeddingMatrix
 from zhiyin.common.v1.item_pb2 import Item

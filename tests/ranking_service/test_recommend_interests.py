@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ranking_service.interests import find_interests
 from ranking_service.query import Anonymous, Query
 from ranking_service.taste import first_impression
-from ranking_service.user_state import Interaction, UserState
+from ranking_service.users.user_state import Interaction, UserState
 
 NOW = 1_800_000_000.0
 LIKE, SEARCH, SKIP = 5, 12, 13

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ranking_service import statistics_snapshot
-from ranking_service.catalog_statistics import CatalogStatistics
-from ranking_service.event import Erasure, LogEntry
-from ranking_service.event_types import RULES, Repeat
-from ranking_service.statistics_snapshot import SnapshotUnusable
+from ranking_service.statistics import statistics_snapshot
+from ranking_service.statistics.catalog_statistics import CatalogStatistics
+from ranking_service.statistics.statistics_snapshot import SnapshotUnusable
+from ranking_service.users.event import Erasure, LogEntry
+from ranking_service.users.event_types import RULES, Repeat
 from tests.ranking_service.user_side_harness import HALF_LIFE_S, assert_close, assert_equal_folds, folded
 from zhiyin.ranking.v1 import ranking_service_pb2 as pb
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from ranking_service.statistics_log import EventStatistics
+from ranking_service.statistics.statistics_log import EventStatistics
 from service_runtime.errors import FailedPrecondition
 from tests.ranking_service.user_side_harness import NO_CONTEXT, Opened, assert_close, event, opened, recount
 from zhiyin.ranking.v1 import ranking_service_pb2 as pb
@@ -165,7 +165,7 @@ async def test_movielens_folds_and_gives_known_neighbours(test_data: Path, tmp_p
 async def test_the_log_is_read_in_pages_with_erasures_in_their_places(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ranking_service.user_store.event_rows._ENTRIES_PER_PAGE", 4)
+    monkeypatch.setattr("ranking_service.users.store.event_rows._ENTRIES_PER_PAGE", 4)
     async with opened(tmp_path) as ranking:
         await fill(ranking, 2)
         await ranking.delete("ann")

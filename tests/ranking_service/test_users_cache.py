@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ranking_service.event_types import RULES, name
-from ranking_service.user import Change, UserChange
-from ranking_service.user_cache import UserCache
-from ranking_service.user_state import Interaction, UserState
+from ranking_service.users.event_types import RULES, name
+from ranking_service.users.user import Change, UserChange
+from ranking_service.users.user_cache import UserCache
+from ranking_service.users.user_state import Interaction, UserState
 from service_runtime.errors import FailedPrecondition, InvalidRequest, StoreUnavailable
 from service_runtime.signed_token import TokenSigner
 from tests.ranking_service.user_side_harness import NO_CONTEXT, SIGNER, Opened, event, opened

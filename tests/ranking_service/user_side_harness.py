@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from ranking_service.catalog_statistics import CatalogStatistics
-from ranking_service.event import Erasure, LogEntry
-from ranking_service.rpcs_users import UserRpcs
-from ranking_service.user_side import UserSide, UserSideSettings
-from ranking_service.user_store.store import UserStore
+from ranking_service.statistics.catalog_statistics import CatalogStatistics
+from ranking_service.users.event import Erasure, LogEntry
+from ranking_service.users.rpcs_users import UserRpcs
+from ranking_service.users.store.store import UserStore
+from ranking_service.users.user_side import UserSide, UserSideSettings
 from service_runtime.grpc_types import ServicerContext
 from service_runtime.signed_token import TokenSigner
 from service_runtime.sql import sqlite_url

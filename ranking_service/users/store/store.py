@@ -11,11 +11,11 @@ from collections.abc import Iterator
 
 from sqlalchemy import Connection, Engine, insert, select
 
-from ranking_service.event import Event
-from ranking_service.user import Change, StoredUser
-from ranking_service.user_state import UserState
-from ranking_service.user_store import event_rows, user_rows
-from ranking_service.user_store.schema import SCHEMA_VERSION, catalogs, metadata, store_facts
+from ranking_service.users.event import Event
+from ranking_service.users.store import event_rows, user_rows
+from ranking_service.users.store.schema import SCHEMA_VERSION, catalogs, metadata, store_facts
+from ranking_service.users.user import Change, StoredUser
+from ranking_service.users.user_state import UserState
 from service_runtime.errors import FailedPrecondition
 from service_runtime.sql import open_engine, reader
 

@@ -18,9 +18,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from ranking_service.event import LogEntry
-from ranking_service.event_types import RULES, Repeat
-from ranking_service.pair_table import PairTable
+from ranking_service.statistics.pair_table import PairTable
+from ranking_service.users.event import LogEntry
+from ranking_service.users.event_types import RULES, Repeat
 
 # 2020-01-01: any moment does; this one keeps exponents small for events of our time.
 _ORIGIN_S = 1_577_836_800.0

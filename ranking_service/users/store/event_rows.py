@@ -9,11 +9,11 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
-from ranking_service.event import Erasure, Event, EventContext, LogEntry
-from ranking_service.event_types import RULES
-from ranking_service.user import Change, UserChange
-from ranking_service.user_state import Interaction
-from ranking_service.user_store.schema import catalogs, erasures, events, users
+from ranking_service.users.event import Erasure, Event, EventContext, LogEntry
+from ranking_service.users.event_types import RULES
+from ranking_service.users.store.schema import catalogs, erasures, events, users
+from ranking_service.users.user import Change, UserChange
+from ranking_service.users.user_state import Interaction
 from service_runtime.errors import AlreadyExists
 from zhiyin.ranking.v1 import ranking_service_pb2 as pb
 

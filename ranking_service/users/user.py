@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ranking_service.event import Erasure, LogEntry
-from ranking_service.user_state import Interaction
+from ranking_service.users.event import Erasure, LogEntry
+from ranking_service.users.user_state import Interaction
 from service_runtime.attributes import AttributeScalar
 
 MAX_PROFILE_BYTES = 8 * 1024

@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from ranking_service import user_metrics
-from ranking_service.catalogs import CatalogLookup, KnownCatalogs
-from ranking_service.consistency import ConsistencyTokens
-from ranking_service.event import Event
-from ranking_service.statistics_log import EventStatistics
-from ranking_service.user import Change, StoredUser, UserWrite
-from ranking_service.user_cache import UserCache
-from ranking_service.user_reader import CachedUserReader
-from ranking_service.user_state import Statistics, UserReader
-from ranking_service.user_store.event_rows import record_events
-from ranking_service.user_store.store import UserStore
-from ranking_service.user_store.user_rows import erase_user, upsert_users
+from ranking_service.statistics.statistics_log import EventStatistics
+from ranking_service.users import user_metrics
+from ranking_service.users.catalogs import CatalogLookup, KnownCatalogs
+from ranking_service.users.consistency import ConsistencyTokens
+from ranking_service.users.event import Event
+from ranking_service.users.store.event_rows import record_events
+from ranking_service.users.store.store import UserStore
+from ranking_service.users.store.user_rows import erase_user, upsert_users
+from ranking_service.users.user import Change, StoredUser, UserWrite
+from ranking_service.users.user_cache import UserCache
+from ranking_service.users.user_reader import CachedUserReader
+from ranking_service.users.user_state import Statistics, UserReader
 from service_runtime.errors import NotFound
 from service_runtime.signed_token import TokenSigner
 from service_runtime.sql import sqlite_url

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from ranking_service.user import Change
-from ranking_service.user_store.store import UserStore, add_catalog
+from ranking_service.users.store.store import UserStore, add_catalog
+from ranking_service.users.user import Change
 from service_runtime.errors import NotFound
 from service_runtime.sql_writer import SqlWriter
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 
-from ranking_service.event import Erasure, LogEntry
-from ranking_service.event_types import RULES, Repeat
-from ranking_service.pair_table import NOTHING, PairTable
-from ranking_service.popularity import Popularity
-from ranking_service.transitions import Transitions
+from ranking_service.statistics.pair_table import NOTHING, PairTable
+from ranking_service.statistics.popularity import Popularity
+from ranking_service.statistics.transitions import Transitions
+from ranking_service.users.event import Erasure, LogEntry
+from ranking_service.users.event_types import RULES, Repeat
 
 # Readers wait for at most so many entries of a large batch.
 _ENTRIES_PER_LOCK = 32

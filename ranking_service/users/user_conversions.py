@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from ranking_service import event_types
-from ranking_service.event import Event, EventContext, content_digest, make_event_id
-from ranking_service.event_types import RULES
-from ranking_service.user import MAX_FOLLOWS, MAX_PROFILE_BYTES, WRITABLE_FIELDS, Profile, StoredUser, UserWrite
+from ranking_service.users import event_types
+from ranking_service.users.event import Event, EventContext, content_digest, make_event_id
+from ranking_service.users.event_types import RULES
+from ranking_service.users.user import MAX_FOLLOWS, MAX_PROFILE_BYTES, WRITABLE_FIELDS, Profile, StoredUser, UserWrite
 from service_runtime import attributes
 from service_runtime.errors import InvalidRequest
 from service_runtime.signed_token import TokenSigner

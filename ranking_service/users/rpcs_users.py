@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-from ranking_service import user_conversions as conversions
-from ranking_service import user_metrics
-from ranking_service.event_stream import acknowledged_in_order
-from ranking_service.user_side import UserSide
+from ranking_service.users import user_conversions as conversions
+from ranking_service.users import user_metrics
+from ranking_service.users.event_stream import acknowledged_in_order
+from ranking_service.users.user_side import UserSide
 from service_runtime.errors import NotFound
 from service_runtime.grpc_types import ServicerContext
 from zhiyin.ranking.v1 import ranking_service_pb2 as pb

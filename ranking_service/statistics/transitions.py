@@ -21,8 +21,8 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from ranking_service.event import LogEntry
-from ranking_service.pair_table import NOTHING, PairTable
+from ranking_service.statistics.pair_table import NOTHING, PairTable
+from ranking_service.users.event import LogEntry
 
 WINDOW = 50
 BACKWARD = 0.3

@@ -7,8 +7,8 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ranking_service.user import Change, UserChange
-from ranking_service.user_state import Interaction, UserState
+from ranking_service.users.user import Change, UserChange
+from ranking_service.users.user_state import Interaction, UserState
 
 _WEIGHT_OF_A_USER = 16
 _REMEMBERED_CHANGES = 20_000

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ranking_service.catalog_statistics import CatalogStatistics
-from ranking_service.event_types import markdown_table
-from ranking_service.pair_table import compacted
+from ranking_service.statistics.catalog_statistics import CatalogStatistics
+from ranking_service.statistics.pair_table import compacted
+from ranking_service.users.event_types import markdown_table
 
 _FORMAT = 1
 

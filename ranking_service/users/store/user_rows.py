@@ -8,18 +8,18 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, delete, insert, or_, select, update
 
-from ranking_service.event import Erasure, Event
-from ranking_service.event_types import RULES
-from ranking_service.user import Change, Profile, StoredUser, UserChange, UserWrite
-from ranking_service.user_state import UserState
-from ranking_service.user_store.event_rows import (
+from ranking_service.users.event import Erasure, Event
+from ranking_service.users.event_types import RULES
+from ranking_service.users.store.event_rows import (
     event_from_row,
     find_users,
     interaction,
     lock_sequence,
     take_sequence,
 )
-from ranking_service.user_store.schema import attribute_kinds, erasures, events, follows, users
+from ranking_service.users.store.schema import attribute_kinds, erasures, events, follows, users
+from ranking_service.users.user import Change, Profile, StoredUser, UserChange, UserWrite
+from ranking_service.users.user_state import UserState
 from service_runtime import attributes
 from service_runtime.errors import InvalidRequest, RevisionConflict, Violation
 

@@ -14,12 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ranking_service import statistics_snapshot, user_metrics
-from ranking_service.catalog_statistics import CatalogStatistics
-from ranking_service.event import Erasure
-from ranking_service.statistics_snapshot import SnapshotUnusable
-from ranking_service.user import Change
-from ranking_service.user_store.store import UserStore
+from ranking_service.statistics import statistics_snapshot
+from ranking_service.statistics.catalog_statistics import CatalogStatistics
+from ranking_service.statistics.statistics_snapshot import SnapshotUnusable
+from ranking_service.users import user_metrics
+from ranking_service.users.event import Erasure
+from ranking_service.users.store.store import UserStore
+from ranking_service.users.user import Change
 from service_runtime.telemetry import get_logger
 
 _log = get_logger(__name__)

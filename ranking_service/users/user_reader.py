@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from ranking_service import user_metrics
-from ranking_service.catalogs import KnownCatalogs
-from ranking_service.consistency import ConsistencyTokens
-from ranking_service.user_cache import UserCache
-from ranking_service.user_state import UserState
-from ranking_service.user_store.store import UserStore
+from ranking_service.users import user_metrics
+from ranking_service.users.catalogs import KnownCatalogs
+from ranking_service.users.consistency import ConsistencyTokens
+from ranking_service.users.store.store import UserStore
+from ranking_service.users.user_cache import UserCache
+from ranking_service.users.user_state import UserState
 from service_runtime import request_context
 from service_runtime.errors import StoreUnavailable
 
