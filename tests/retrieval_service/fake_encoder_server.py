@@ -7,6 +7,7 @@ do (cosines around .85), so that centring has something to mend. Equal texts get
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import re
 from collections.abc import AsyncIterator, Sequence
@@ -23,6 +24,7 @@ DIMENSIONS = 48
 _WORD = re.compile(r"[a-z0-9]+|[一-鿿]")
 
 
+@functools.lru_cache(maxsize=100_000)
 def _direction(word: str) -> NDArray[np.float32]:
     seed = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "big")
     vector = np.random.default_rng(seed).standard_normal(DIMENSIONS).astype(np.float32)
