@@ -19,7 +19,7 @@ from retrieval_service.centering import transform
 from retrieval_service.exact_index import ExactIndex
 from retrieval_service.hnsw_index import GraphTooSparseError, HnswIndex
 from retrieval_service.read_write_lock import FairReadWriteLock
-from retrieval_service.search_plan import Plan, choose, max_fetch
+from retrieval_service.search_plan import Choice, Plan, choose, max_fetch
 from retrieval_service.vector_index import Labels, Vectors
 
 Numbers = NDArray[np.int64]
@@ -198,7 +198,14 @@ class SpaceIndex:
     def search(self, queries: Sequence[IndexQuery]) -> tuple[list[IndexHits], int]:
         """Answers queries over one state; returns that state's sequence too."""
         with self._lock.reading():
-            return [self._answer(query) for query in queries], self.sequence
+            vectors = [self._query_vector(query) for query in queries]
+            choices = [self._choose(query, vector) for query, vector in zip(queries, vectors, strict=True)]
+            products = self._products(queries, vectors, choices)
+            answers = [
+                self._answer(query, vector, choice, products.get(i))
+                for i, (query, vector, choice) in enumerate(zip(queries, vectors, choices, strict=True))
+            ]
+            return answers, self.sequence
 
     def vectors(self, numbers: Numbers) -> Vectors:
         """The transformed vectors of items, zeros for those that have none."""
@@ -219,15 +226,11 @@ class SpaceIndex:
         rows = self._row_of_number[known]
         return rows[rows >= 0]
 
-    def _answer(self, query: IndexQuery) -> IndexHits:
-        vector = self._query_vector(query)
-        nothing = IndexHits(
-            np.empty(0, np.int64), np.empty(0), Plan.EMPTY, np.zeros(self.geometry.dimensions, np.float32)
-        )
+    def _choose(self, query: IndexQuery, vector: NDArray[np.float32] | None) -> Choice:
         if vector is None:
-            return nothing
+            return Choice(Plan.EMPTY)
         live = len(self._exact)
-        choice = choose(
+        return choose(
             live=live,
             allowed=live if query.allowed is None else min(len(query.allowed), live),
             denied=len(query.denied),
@@ -235,14 +238,37 @@ class SpaceIndex:
             has_graph=self._graph is not None,
             exact=query.exact,
         )
-        plan = choice.plan
-        if plan is Plan.EMPTY:
-            return IndexHits(nothing.numbers, nothing.scores, plan, vector)
-        rows = None
+
+    def _products(
+        self, queries: Sequence[IndexQuery], vectors: Sequence[NDArray[np.float32] | None], choices: Sequence[Choice]
+    ) -> dict[int, NDArray[np.float32]]:
+        """Products with every row, for the queries that are compared with most of them: one pass for all."""
+        scanning = {
+            i: vector
+            for i, (query, vector, choice) in enumerate(zip(queries, vectors, choices, strict=True))
+            if vector is not None
+            and choice.plan is Plan.EXACT
+            and (query.allowed is None or self._exact.scans(len(query.allowed)))
+        }
+        if not scanning:
+            return {}
+        return dict(zip(scanning, self._exact.products(np.stack(list(scanning.values()))), strict=True))
+
+    def _answer(
+        self,
+        query: IndexQuery,
+        vector: NDArray[np.float32] | None,
+        choice: Choice,
+        products: NDArray[np.float32] | None,
+    ) -> IndexHits:
+        if vector is None or choice.plan is Plan.EMPTY:
+            zeros = np.zeros(self.geometry.dimensions, np.float32)
+            return IndexHits(np.empty(0, np.int64), np.empty(0), Plan.EMPTY, zeros if vector is None else vector)
+        plan, rows = choice.plan, None
         if plan is not Plan.EXACT:
             rows = self._graph_rows(vector, query, choice.fetch)
         if rows is None:
-            plan, rows = Plan.EXACT, self._exact_rows(vector, query)
+            plan, rows = Plan.EXACT, self._exact_rows(vector, query, products)
         scores = self._exact.scores(vector, rows)
         order = np.lexsort((rows, -scores))
         if len(order) > query.limit:
@@ -253,19 +279,28 @@ class SpaceIndex:
         if query.vector is not None:
             raw = query.vector[None, :]
             return np.asarray(transform(raw, self.geometry.mean, normalize=self.geometry.normalize)[0])
-        found = [(int(rows[0]), w) for n, w in query.examples if len(rows := self._rows(np.asarray([n])))]
-        if not found:
+        numbers = np.asarray([number for number, _ in query.examples], dtype=np.int64)
+        weights = np.asarray([weight for _, weight in query.examples], dtype=np.float64)
+        known = (numbers >= 0) & (numbers < len(self._row_of_number))
+        rows, weights = self._row_of_number[numbers[known]], weights[known]
+        rows, weights = rows[rows >= 0], weights[rows >= 0]
+        if not len(rows):
             return None
-        rows, weights = np.asarray([r for r, _ in found]), np.asarray([w for _, w in found])
         # Examples are transformed already: only the length of their mean is left to mend.
         mixed = (weights @ self._exact.vectors(rows).astype(np.float64) / np.abs(weights).sum()).astype(np.float32)
         return np.asarray(transform(mixed[None, :], None, normalize=self.geometry.normalize)[0])
 
-    def _exact_rows(self, vector: NDArray[np.float32], query: IndexQuery) -> Labels:
+    def _exact_rows(
+        self, vector: NDArray[np.float32], query: IndexQuery, products: NDArray[np.float32] | None
+    ) -> Labels:
         among = None if query.allowed is None else self._rows(np.asarray(query.allowed.to_array(), dtype=np.int64))
-        if query.denied:
-            candidates = np.flatnonzero(self._exact.alive) if among is None else among
-            among = np.setdiff1d(candidates, self._rows(np.asarray(query.denied, dtype=np.int64)))
+        denied = self._rows(np.asarray(query.denied, dtype=np.int64))
+        if products is not None:
+            return self._exact.pick(products, query.limit, among, denied)
+        if len(denied):
+            passes = self._exact.alive.copy()
+            passes[denied] = False
+            among = np.flatnonzero(passes) if among is None else among[passes[among]]
         return self._exact.search(vector, query.limit, among)
 
     def _graph_rows(self, vector: NDArray[np.float32], query: IndexQuery, fetch: int) -> Labels | None:
