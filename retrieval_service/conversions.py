@@ -57,7 +57,7 @@ def check_item(violations: Violations, path: str, message: item_pb2.Item, *, who
     if whole and not message.title.strip() and not message.text.strip():
         violations.add(path, "has neither title nor text; there is nothing to encode")
     violations.check_count(f"{path}.categories", len(message.categories), 0, MAX_CATEGORIES)
-    for i, category in enumerate(message.categories):
+    for i, category in enumerate(message.categories[:MAX_CATEGORIES]):
         if not category:
             violations.add(f"{path}.categories[{i}]", "is empty; leave it out")
         violations.check_text(f"{path}.categories[{i}]", category, MAX_CATEGORY_BYTES)
@@ -71,8 +71,12 @@ def check_item(violations: Violations, path: str, message: item_pb2.Item, *, who
 
 
 def item_from_proto(message: item_pb2.Item) -> Item:
-    """A checked item."""
-    times = {name: to_moment(getattr(message, name)) for name in _ALL_TIMES if message.HasField(name)}
+    """A checked item. `updated_at` is output only: a caller's is ignored, whatever it holds."""
+    return _item(message, _TIMES)
+
+
+def _item(message: item_pb2.Item, time_fields: Sequence[_TimeField]) -> Item:
+    times = {name: to_moment(getattr(message, name)) for name in time_fields if message.HasField(name)}
     return Item(
         id=message.id,
         title=message.title,
@@ -111,7 +115,7 @@ def item_to_payload(item: Item) -> bytes:
 
 def item_from_payload(payload: bytes) -> Item:
     """What `item_to_payload` wrote."""
-    return item_from_proto(item_pb2.Item.FromString(payload))
+    return _item(item_pb2.Item.FromString(payload), _ALL_TIMES)
 
 
 def check_read_mask(violations: Violations, field: str, mask: FieldMask) -> None:
@@ -150,7 +154,7 @@ def filter_from_proto(violations: Violations, path: str, message: filter_pb2.Fil
     reader = _FilterReader(violations)
     condition = reader.read(path, message, depth=1)
     if reader.conditions > filters.MAX_CONDITIONS:
-        violations.add(path, f"has {reader.conditions} conditions; at most {filters.MAX_CONDITIONS} are allowed")
+        violations.add(path, f"has more than {filters.MAX_CONDITIONS} conditions, which is the limit")
     return condition
 
 
@@ -161,9 +165,9 @@ class _FilterReader:
 
     def read(self, path: str, message: filter_pb2.Filter, depth: int) -> filters.Filter:
         kind = message.WhichOneof("condition")
-        if kind is None:
+        self.conditions += 1  # empty ones too: each costs something
+        if kind is None or self.conditions > filters.MAX_CONDITIONS:
             return filters.EVERYTHING
-        self.conditions += 1
         if depth > filters.MAX_DEPTH:
             self._violations.add(path, f"is nested deeper than {filters.MAX_DEPTH} levels")
             return filters.EVERYTHING
@@ -184,13 +188,15 @@ class _FilterReader:
         return filters.FieldExists(path, message.field_exists.field)
 
     def _parts(self, path: str, parts: filter_pb2.FilterList, depth: int) -> tuple[filters.Filter, ...]:
-        return tuple(self.read(f"{path}.filters[{i}]", part, depth + 1) for i, part in enumerate(parts.filters))
+        # One more than allowed is enough to refuse the rest unread.
+        read = enumerate(parts.filters[: filters.MAX_CONDITIONS + 1])
+        return tuple(self.read(f"{path}.filters[{i}]", part, depth + 1) for i, part in read)
 
     def _field_in(self, path: str, message: filter_pb2.FieldIn) -> filters.Filter:
         self._check_field(path, message.field)
         self._violations.check_count(f"{path}.values", len(message.values), 1, filters.MAX_VALUES)
         values: list[filters.FilterValue] = []
-        for i, value in enumerate(message.values):
+        for i, value in enumerate(message.values[: filters.MAX_VALUES]):
             attributes.check_value(self._violations, f"{path}.values[{i}]", value)
             if value.WhichOneof("kind") in ("string_list_value", "time_value"):
                 self._violations.add(f"{path}.values[{i}]", "is a list or a time; use words, numbers or booleans")

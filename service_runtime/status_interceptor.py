@@ -29,6 +29,9 @@ from service_runtime.telemetry import RPC_HANDLED, RPC_IN_FLIGHT, RPC_SECONDS, g
 
 _log = get_logger(__name__)
 ERROR_DOMAIN = "zhiyin"
+# A status travels in headers, 8 KiB of them in all with most servers and proxies. Its text is there twice: as it is,
+# percent-encoded (three bytes for one when it is Chinese), and within the details, as base64.
+_MAX_MESSAGE_BYTES = 500
 _UNGUARDED = ("/grpc.",)  # health, reflection and channelz answer while the service is not ready
 
 
@@ -162,13 +165,13 @@ def to_status_proto(error: ZhiyinError) -> status_pb2.Status:
     if isinstance(error, InvalidRequest):
         bad = error_details_pb2.BadRequest()
         for violation in error.violations[:100]:  # trailers are bounded: 100 fit into 8 KiB of the common proxies
-            bad.field_violations.add(field=violation.field, description=violation.description)
+            bad.field_violations.add(field=_clip(violation.field, 200), description=_clip(violation.description, 400))
         details.append(_bounded(bad))
     if isinstance(error, (NotFound, AlreadyExists)):
-        details.append(error_details_pb2.ResourceInfo(resource_type=error.kind, resource_name=error.name))
+        details.append(error_details_pb2.ResourceInfo(resource_type=error.kind, resource_name=_clip(error.name, 256)))
     if isinstance(error, Overloaded):
         quota = error_details_pb2.QuotaFailure()
-        quota.violations.add(subject=error.what, description=error.message)
+        quota.violations.add(subject=error.what, description=_clip(error.message, 400))
         details.append(quota)
     if error.retry_after_s is not None:
         retry = error_details_pb2.RetryInfo()
@@ -180,10 +183,10 @@ def to_status_proto(error: ZhiyinError) -> status_pb2.Status:
         holder.Pack(detail)
         packed.append(holder)
     code = code_pb2.Code.Value(error.code.name)
-    return status_pb2.Status(code=code, message=error.message[:1024], details=packed)
+    return status_pb2.Status(code=code, message=_clip(error.message, _MAX_MESSAGE_BYTES), details=packed)
 
 
-def _bounded(bad: error_details_pb2.BadRequest, max_bytes: int = 6000) -> error_details_pb2.BadRequest:
+def _bounded(bad: error_details_pb2.BadRequest, max_bytes: int = 4000) -> error_details_pb2.BadRequest:
     """Drops the last violations until the trailer fits into what proxies let through; says how many are missing."""
     dropped = 0
     while bad.ByteSize() > max_bytes:
@@ -192,3 +195,9 @@ def _bounded(bad: error_details_pb2.BadRequest, max_bytes: int = 6000) -> error_
     if dropped:
         bad.field_violations.add(field="", description=f"and {dropped} more violations that did not fit")
     return bad
+
+
+def _clip(text: str, max_bytes: int) -> str:
+    """The beginning of a text, in whole characters."""
+    encoded = text.encode(errors="replace")
+    return text if len(encoded) <= max_bytes else encoded[: max_bytes - 3].decode(errors="ignore") + "..."

@@ -91,11 +91,11 @@ def content_digest(
     texts = [user_id, item_id, session_id, text, attribution_token]
     if context is not None:
         texts += [context.locale, context.device, context.place]
+    # As text: the digest is made before the request is checked, and a time may be any 64-bit number of seconds.
+    texts += ["" if moment is None else str(moment) for moment in (time_us, context.time_us if context else None)]
     for part in texts:
         encoded = part.encode()
         hasher.update(struct.pack("<I", len(encoded)))
         hasher.update(encoded)
     hasher.update(struct.pack("<i?d", event_type, value is not None, value or 0.0))
-    for moment in (time_us, context.time_us if context is not None else None):
-        hasher.update(struct.pack("<?q", moment is not None, moment or 0))
     return hasher.digest()
