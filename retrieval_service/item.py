@@ -48,8 +48,8 @@ class Item:
 
     @property
     def passage(self) -> str:
-        """What is encoded: title and text, each on its own line."""
-        return "\n".join(part for part in (self.title.strip(), self.text.strip()) if part)
+        """What is encoded: title and text, each on its own line; once where they are the same."""
+        return "\n".join(dict.fromkeys(part for part in (self.title.strip(), self.text.strip()) if part))
 
 
 def passage_hash(passage: str) -> bytes:
