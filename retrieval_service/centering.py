@@ -8,6 +8,7 @@ must be the same for every vector that is compared, so it changes only together 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +66,18 @@ def after_write(
         if float(shift @ shift) <= _MAX_SHIFT * spread:
             return CenteringState(count, total, state.mean, state.epoch, 0), False
     return CenteringState(count, total, mean, state.epoch + 1, 0), True
+
+
+def unit(vectors: NDArray[Any]) -> NDArray[np.float32]:
+    """Vectors with length 1, shape (n, dimensions); zeros stay zeros.
+
+    For everything that enters a cosine space: the mean is one of unit vectors, and subtracting it from a vector of
+    another length would change the direction. In float64, where the squares of any float32 have room.
+    """
+    exact = vectors.astype(np.float64)
+    lengths = np.linalg.norm(exact, axis=1, keepdims=True)
+    out: NDArray[np.float64] = np.divide(exact, lengths, out=np.zeros_like(exact), where=lengths > 0)
+    return out.astype(np.float32)
 
 
 def transform(

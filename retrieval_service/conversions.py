@@ -12,6 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from numpy.typing import NDArray
 
 from retrieval_service import filters
+from retrieval_service.centering import unit
 from retrieval_service.item import Item
 from service_runtime import attributes
 from service_runtime.validation import Violations
@@ -20,6 +21,7 @@ from zhiyin.common.v1 import embedding_pb2, filter_pb2, item_pb2
 MAX_TITLE_BYTES, MAX_TEXT_BYTES = 2048, 32 << 10
 MAX_CATEGORIES, MAX_CATEGORY_BYTES, MAX_LANGUAGE_BYTES = 32, 256, 64
 
+_MAX_PATHS = 64
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ITEM_FIELDS = frozenset(item_pb2.Item.DESCRIPTOR.fields_by_name)
 _OUTPUT_ONLY = frozenset({"id", "revision", "sequence", "updated_at"})
@@ -120,7 +122,8 @@ def item_from_payload(payload: bytes) -> Item:
 
 def check_read_mask(violations: Violations, field: str, mask: FieldMask) -> None:
     """A read mask names fields of Item."""
-    for i, path in enumerate(mask.paths):
+    violations.check_count(f"{field}.paths", len(mask.paths), 0, _MAX_PATHS)
+    for i, path in enumerate(mask.paths[:_MAX_PATHS]):
         if path not in _ITEM_FIELDS:
             violations.add(f"{field}.paths[{i}]", f"{path!r} is no field of Item")
 
@@ -129,7 +132,8 @@ def check_update_mask(violations: Violations, mask: FieldMask) -> None:
     """An update mask names fields of Item that a caller may write."""
     if not mask.paths:
         violations.add("update_mask.paths", "is empty; name the fields to change, or leave the mask out")
-    for i, path in enumerate(mask.paths):
+    violations.check_count("update_mask.paths", len(mask.paths), 0, _MAX_PATHS)
+    for i, path in enumerate(mask.paths[:_MAX_PATHS]):
         if path in _OUTPUT_ONLY or path not in _ITEM_FIELDS:
             violations.add(f"update_mask.paths[{i}]", f"{path!r} is no field that can be changed")
 
@@ -247,7 +251,7 @@ _DTYPES: dict[int, np.dtype[Any]] = {
 def vector_from_proto(
     violations: Violations, path: str, message: embedding_pb2.Embedding
 ) -> NDArray[np.float32] | None:
-    """A vector, shape (dimensions,); None when something is wrong with it, which is then noted."""
+    """A vector, shape (dimensions,), length 1; None when something is wrong with it, which is then noted."""
     dtype = _DTYPES.get(message.dtype)
     if dtype is None:
         violations.add(f"{path}.dtype", "is unknown; use FLOAT32 or FLOAT16")
@@ -259,11 +263,11 @@ def vector_from_proto(
             f"{message.dimensions * dtype.itemsize}",
         )
         return None
-    vector: NDArray[np.float32] = np.frombuffer(message.data, dtype=dtype).astype(np.float32)
+    vector = np.frombuffer(message.data, dtype=dtype)
     if not np.isfinite(vector).all() or not vector.any():
         violations.add(f"{path}.data", "has NaN or infinity, or is the zero vector")
         return None
-    return vector
+    return np.asarray(unit(vector[None, :])[0])
 
 
 def matrix_from_proto(message: embedding_pb2.EmbeddingMatrix) -> NDArray[np.float32]:

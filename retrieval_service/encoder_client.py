@@ -11,10 +11,11 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval_service.centering import unit
 from retrieval_service.conversions import matrix_from_proto
 from service_runtime import request_context
 from service_runtime.channels import dependency_error
-from service_runtime.errors import DependencyUnavailable
+from service_runtime.errors import DeadlineTooShort, DependencyUnavailable, ZhiyinError
 from zhiyin.common.v1 import error_pb2
 from zhiyin.encoder.v1 import encoder_service_pb2 as pb
 from zhiyin.encoder.v1 import encoder_service_pb2_grpc as pb_grpc
@@ -29,7 +30,7 @@ class Encoded:
     """Vectors of some texts.
 
     Attributes:
-        vectors: Shape (texts, dimensions).
+        vectors: Shape (texts, dimensions), of length 1.
         truncated: Whether each text was cut.
         fingerprint: Of the space they live in.
     """
@@ -144,12 +145,12 @@ async def _requests(texts: Sequence[str], size: int) -> AsyncIterator[pb.EmbedSt
 
 def _encoded(reply: pb.EmbedResponse) -> Encoded:
     try:
-        vectors = matrix_from_proto(reply.embeddings)
+        raw = matrix_from_proto(reply.embeddings)
     except (ValueError, KeyError):
         raise DependencyUnavailable("encoder", "sent a matrix that is not what it says it is") from None
-    if not np.isfinite(vectors).all():
+    if not np.isfinite(raw).all():
         raise DependencyUnavailable("encoder", "sent vectors with NaN or infinity")
-    return Encoded(vectors, tuple(reply.truncated), reply.embeddings.space_fingerprint)
+    return Encoded(unit(raw), tuple(reply.truncated), reply.embeddings.space_fingerprint)
 
 
 def _checked(encoded: Encoded, count: int) -> Encoded:
@@ -164,6 +165,8 @@ def _cut(text: str, max_bytes: int) -> tuple[str, bool]:
     return (text, False) if len(raw) <= max_bytes else (raw[:max_bytes].decode(errors="ignore"), True)
 
 
-def _stream_error(error: error_pb2.BatchError) -> DependencyUnavailable:
+def _stream_error(error: error_pb2.BatchError) -> ZhiyinError:
+    if error.code == grpc.StatusCode.DEADLINE_EXCEEDED.value[0]:
+        return DeadlineTooShort(f"encoding: {error.message}")
     retry_after = error.retry_after.ToNanoseconds() / 1e9 if error.HasField("retry_after") else None
     return DependencyUnavailable("encoder", f"{error.reason}: {error.message}", retry_after_s=retry_after)

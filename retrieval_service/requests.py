@@ -1,4 +1,8 @@
-"""Reads requests of the contract into the domain, with every violation at once."""
+"""Reads requests of the contract into the domain, with every violation at once.
+
+What exceeds the count that a list may have is refused unread: a wrong request must not cost more than a
+right one.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +78,7 @@ def read_upsert(
             violations.check_id("request_id", request_id, MAX_REQUEST_ID_BYTES)
             request_hash = _hash(request)
     seen: dict[str, int] = {}
-    for i, item in enumerate(items):
+    for i, item in enumerate(items[:max_items]):
         conversions.check_item(violations, f"items[{i}]", item, whole=mask is None)
         first = seen.setdefault(item.id, i)
         if first != i and item.id:
@@ -93,7 +97,7 @@ def read_delete(request: pb.DeleteItemsRequest, max_items: int) -> DeleteBatch:
     violations = Violations()
     violations.check_catalog("catalog", request.catalog)
     violations.check_count("item_ids", len(request.item_ids), 1, max_items)
-    for i, item_id in enumerate(request.item_ids):
+    for i, item_id in enumerate(request.item_ids[:max_items]):
         violations.check_id(f"item_ids[{i}]", item_id)
     if request.request_id:
         violations.check_id("request_id", request.request_id, MAX_REQUEST_ID_BYTES)
@@ -106,7 +110,7 @@ def read_delete(request: pb.DeleteItemsRequest, max_items: int) -> DeleteBatch:
 def read_ids(violations: Violations, field: str, ids: Sequence[str], low: int, high: int) -> tuple[str, ...]:
     """A list of item ids."""
     violations.check_count(field, len(ids), low, high)
-    for i, item_id in enumerate(ids):
+    for i, item_id in enumerate(ids[:high]):
         violations.check_id(f"{field}[{i}]", item_id)
     return tuple(ids)
 
@@ -152,7 +156,7 @@ def read_search(request: pb.SearchRequest) -> SearchPlanInput:
     condition = read_filter(violations, "filter", request)
     names: dict[str, int] = {}
     queries, texts = [], {}
-    for i, query in enumerate(request.queries):
+    for i, query in enumerate(request.queries[:MAX_QUERIES]):
         path = f"queries[{i}]"
         violations.check_text(f"{path}.name", query.name, 64)
         first = names.setdefault(query.name, i)
@@ -208,7 +212,7 @@ def _read_query(violations: Violations, path: str, query: pb.SearchQuery) -> Vec
 def _read_examples(violations: Violations, path: str, message: pb.Examples) -> tuple[tuple[str, float], ...]:
     violations.check_count(path, len(message.items), 1, MAX_EXAMPLES)
     seen: dict[str, int] = {}
-    for i, example in enumerate(message.items):
+    for i, example in enumerate(message.items[:MAX_EXAMPLES]):
         violations.check_id(f"{path}[{i}].item_id", example.item_id)
         violations.check_range(f"{path}[{i}].weight", example.weight, -1e6, 1e6)
         if example.weight == 0:

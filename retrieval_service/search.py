@@ -18,7 +18,7 @@ from retrieval_service.directory import Directory
 from retrieval_service.filters import Filter
 from retrieval_service.index_host import IndexHost
 from retrieval_service.index_messages import HostHits, HostQuery
-from retrieval_service.item_store import ItemStore
+from retrieval_service.item_store import ItemStore, SpaceRow
 from retrieval_service.search_plan import Plan
 from service_runtime.errors import InvalidRequest, SpaceMismatch, Violation
 
@@ -98,7 +98,8 @@ class Searcher:
             DependencyUnavailable: The index worker did not answer in time.
         """
         started = time.monotonic()
-        _check_space(state, search.queries)
+        space = state.space  # once: a first write may set it meanwhile
+        _check_space(space, search.queries)
         directory = state.directory
         selection = directory.select(
             [query.condition for query in search.queries],
@@ -119,7 +120,7 @@ class Searcher:
                 host_query = HostQuery(query.limit, query.vector, pairs, selection.allowed[i], denied, query.exact)
                 asked.append((i, host_query))
         answers: dict[int, HostHits] = {}
-        if asked and state.space is not None:
+        if asked and space is not None:
             found = self._host.search(state.row.catalog_id, [query for _, query in asked], timeout_s)
             if found is not None:
                 answers = dict(zip((i for i, _ in asked), found[0], strict=True))
@@ -146,7 +147,7 @@ class Searcher:
         if search.with_vectors:
             left = timeout_s - (time.monotonic() - started)
             item_vectors, query_vectors = self._vectors(
-                state, [wanted[i] for i in payloads], answers, len(results), left
+                state.row.catalog_id, space, [wanted[i] for i in payloads], answers, len(results), left
             )
         metrics.SEARCH_SECONDS.observe(time.monotonic() - started)
         return SearchOutput(
@@ -173,12 +174,18 @@ class Searcher:
         return {item_id: payload for item_id, payload in found.items() if payload is not None}
 
     def _vectors(
-        self, state: CatalogState, numbers: list[int], answers: dict[int, HostHits], queries: int, timeout_s: float
+        self,
+        catalog_id: int,
+        space: SpaceRow | None,
+        numbers: list[int],
+        answers: dict[int, HostHits],
+        queries: int,
+        timeout_s: float,
     ) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
-        dimensions = state.space.dimensions if state.space is not None else 0
+        dimensions = space.dimensions if space is not None else 0
         items = None
-        if numbers and state.space is not None:
-            items = self._host.vectors(state.row.catalog_id, numbers, max(timeout_s, 0.001))
+        if numbers and space is not None:
+            items = self._host.vectors(catalog_id, numbers, max(timeout_s, 0.001))
         if items is None:
             items = np.zeros((len(numbers), dimensions), dtype=np.float16)
         rows = np.zeros((queries, dimensions), dtype=np.float16)
@@ -199,8 +206,7 @@ def _rank(directory: Directory, hits: HostHits, limit: int) -> list[tuple[str, i
     return known[:limit]
 
 
-def _check_space(state: CatalogState, queries: Sequence[VectorQuery]) -> None:
-    space = state.space
+def _check_space(space: SpaceRow | None, queries: Sequence[VectorQuery]) -> None:
     if space is None:
         return
     violations = []

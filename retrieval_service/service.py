@@ -21,6 +21,7 @@ from retrieval_service.item_store import CatalogRow, Connection, ItemStore
 from retrieval_service.item_writes import ItemWrites
 from retrieval_service.search import Searcher
 from retrieval_service.servicer import RetrievalServicer
+from retrieval_service.serving import Serving
 from retrieval_service.settings import RetrievalSettings
 from retrieval_service.write_messages import Committed
 from service_runtime.channels import open_channel
@@ -73,7 +74,7 @@ class RetrievalService:
         self._failure: str | None = "the retrieval service is starting"
         self.failed = False
         """Whether the process ends because store and index disagree, not because it was told to."""
-        self._servicer = RetrievalServicer(settings, self._registry, self.store, self.host, self._threads)
+        self._servicer = RetrievalServicer()
         self._writer: SqlWriter[Committed] | None = None
         self._encoder: EncoderClient | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -116,7 +117,18 @@ class RetrievalService:
         key = await asyncio.to_thread(load_or_create_key, settings.data_dir / "token.key")
         self._maintenance.start()
         self._servicer.serve(
-            Searcher(self.store, self.host), catalog_writer, self._encoder, TokenSigner(key), self._writer
+            Serving(
+                settings=settings,
+                registry=self._registry,
+                store=self.store,
+                host=self.host,
+                searcher=Searcher(self.store, self.host),
+                writer=catalog_writer,
+                encoder=self._encoder,
+                tokens=TokenSigner(key),
+                queue=self._writer,
+                threads=self._threads,
+            )
         )
         self._failure = None
 

@@ -100,6 +100,11 @@ async def test_an_unchanged_text_is_not_encoded_again(retrieval: Retrieval) -> N
     assert [(r.revision, r.created) for r in again.results] == [(2, False), (2, False)]
 
 
+async def test_words_that_are_title_and_text_are_encoded_once(retrieval: Retrieval) -> None:
+    await retrieval.upsert(item("a", "red film", text=" red film\n"), item("b", "red film", text="a love story"))
+    assert retrieval.encoder.texts_encoded == ["red film", "red film\na love story"]
+
+
 async def test_an_update_mask_changes_only_what_it_names(retrieval: Retrieval) -> None:
     await retrieval.upsert(item("a", "blue song", categories=["music"], language="en", attributes={"price": 3.0}))
     await retrieval.upsert(
@@ -467,6 +472,33 @@ async def test_a_bad_search_is_refused_with_every_violation(retrieval: Retrieval
     assert set(await violations_of(retrieval.stub.Search(request))) == {"queries[0].vector.dimensions"}
     request = pb.SearchRequest(catalog="default", queries=[pb.SearchQuery(text="x", space="other")])
     assert await code_of(retrieval.stub.Search(request)) == (grpc.StatusCode.NOT_FOUND, "SPACE_NOT_FOUND")
+
+
+async def test_the_length_of_a_query_vector_does_not_matter(retrieval: Retrieval) -> None:
+    await retrieval.upsert(*many_items(40))
+    answers = []
+    for length in (1.0, 100.0, 1e-8, 1e30):
+        data = (embed("red film") * length).astype("<f4").tobytes()
+        vector = embedding_pb2.Embedding(data=data, dimensions=DIMENSIONS)
+        request = pb.SearchRequest(catalog="default", queries=[pb.SearchQuery(vector=vector, limit=5)])
+        response = await retrieval.stub.Search(request)
+        answers.append((hit_ids(response), np.round(response.results[0].scores, 4).tolist()))
+    assert all(answer == answers[0] for answer in answers)
+
+
+async def test_what_exceeds_a_count_is_refused_unread(retrieval: Retrieval) -> None:
+    many = pb.SearchRequest(catalog="default", queries=[pb.SearchQuery(name="same", text="x")] * 5000)
+    assert len(await violations_of(retrieval.stub.Search(many))) <= 33
+    nothing = filter_pb2.Filter(any_of=filter_pb2.FilterList(filters=[filter_pb2.Filter()] * 5000))
+    for call in (
+        retrieval.stub.ListItems(pb.ListItemsRequest(catalog="default", filter=nothing)),
+        retrieval.stub.ListItems(pb.ListItemsRequest(catalog="default", filter=words("id", *["\0"] * 5000))),
+        retrieval.stub.GetItems(pb.GetItemsRequest(catalog="default", item_ids=[""] * 5000)),
+        retrieval.stub.DeleteItems(pb.DeleteItemsRequest(catalog="default", item_ids=[""] * 5000)),
+        retrieval.upsert(*[item_pb2.Item()] * 5000),
+        retrieval.stub.ListItems(pb.ListItemsRequest(catalog="default", read_mask=FieldMask(paths=["no"] * 5000))),
+    ):
+        assert 1 <= len(await violations_of(call)) <= 2100
 
 
 async def test_an_empty_catalogue_answers_with_nothing(retrieval: Retrieval) -> None:
