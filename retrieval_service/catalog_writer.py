@@ -15,10 +15,11 @@ from typing import Protocol, TypeVar
 
 from retrieval_service import metrics
 from retrieval_service.catalog_registry import DEFAULT_CATALOG, CatalogRegistry, CatalogState
-from retrieval_service.directory import Directory, PayloadCache
+from retrieval_service.directory import Directory
 from retrieval_service.encoder_client import TextEncoder
 from retrieval_service.index_host import IndexHost
 from retrieval_service.item import passage_hash
+from retrieval_service.item_cache import ItemCache
 from retrieval_service.item_store import CatalogRow, Connection, ItemStore
 from retrieval_service.item_writes import ItemWrites, UpsertPlan
 from retrieval_service.write_messages import (
@@ -78,7 +79,7 @@ class CatalogWriter:
         registry: CatalogRegistry,
         host: IndexHost,
         encoder: TextEncoder,
-        cache: PayloadCache,
+        cache: ItemCache,
         threads: Executor,
     ) -> None:
         self._store, self._writes, self._registry, self._host = store, writes, registry, host

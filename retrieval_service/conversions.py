@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from retrieval_service import filters
 from retrieval_service.centering import unit
 from retrieval_service.item import Item
+from retrieval_service.item_cache import Hidden
 from service_runtime import attributes
 from service_runtime.validation import Violations
 from zhiyin.common.v1 import embedding_pb2, filter_pb2, item_pb2
@@ -138,15 +139,15 @@ def check_update_mask(violations: Violations, mask: FieldMask) -> None:
             violations.add(f"update_mask.paths[{i}]", f"{path!r} is no field that can be changed")
 
 
-def fields_to_clear(paths: Iterable[str] | None) -> list[str]:
-    """What a read mask leaves out; None: it leaves nothing out."""
-    return [] if paths is None else sorted(_ITEM_FIELDS - set(paths))
+def hidden_fields(paths: Iterable[str]) -> Hidden:
+    """What a read mask leaves out."""
+    return tuple(sorted(_ITEM_FIELDS - set(paths)))
 
 
-def fill_item(target: item_pb2.Item, payload: bytes, clear: Sequence[str]) -> None:
+def fill_item(target: item_pb2.Item, payload: bytes, hidden: Hidden) -> None:
     """A stored item, without the fields that the read mask leaves out."""
     target.ParseFromString(payload)
-    for name in clear:
+    for name in hidden:
         target.ClearField(name)  # type: ignore[arg-type]  # names come from the descriptor
 
 

@@ -1,4 +1,4 @@
-"""What the service process knows of one catalogue in memory: ids, numbers, filters, and a bounded cache of items.
+"""What the service process knows of one catalogue in memory: ids, numbers, filters, and items as far as they fit.
 
 Derived from the store: filled at start, changed after every commit. A batch becomes visible as a whole.
 """
@@ -6,9 +6,8 @@ Derived from the store: filled at start, changed after every commit. A batch bec
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pyroaring import BitMap
@@ -16,6 +15,7 @@ from pyroaring import BitMap
 from retrieval_service.filter_index import FilterIndex
 from retrieval_service.filters import Filter, type_faults
 from retrieval_service.item import Item
+from retrieval_service.item_cache import Hidden, ItemCache, MakeView
 from service_runtime.errors import InvalidRequest
 
 # More exclusions than this go into the bitmaps instead of along with the query.
@@ -62,48 +62,10 @@ class Selection:
     sequence: int
 
 
-@dataclass(slots=True)
-class PayloadCache:
-    """Serialised items by number, least recently used go first. Shared by all catalogues."""
-
-    max_bytes: int
-    _items: OrderedDict[tuple[int, int], bytes] = field(default_factory=OrderedDict)
-    _bytes: int = 0
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def get(self, catalog_id: int, number: int) -> bytes | None:
-        """The item, or None when it has to be read."""
-        with self._lock:
-            payload = self._items.get((catalog_id, number))
-            if payload is not None:
-                self._items.move_to_end((catalog_id, number))
-            return payload
-
-    def put(self, catalog_id: int, number: int, payload: bytes) -> None:
-        """Keeps an item, dropping others when there is no room."""
-        with self._lock:
-            self._forget(catalog_id, number)
-            self._items[catalog_id, number] = payload
-            self._bytes += len(payload)
-            while self._bytes > self.max_bytes and self._items:
-                _, dropped = self._items.popitem(last=False)
-                self._bytes -= len(dropped)
-
-    def forget(self, catalog_id: int, number: int) -> None:
-        """Drops an item."""
-        with self._lock:
-            self._forget(catalog_id, number)
-
-    def _forget(self, catalog_id: int, number: int) -> None:
-        old = self._items.pop((catalog_id, number), None)
-        if old is not None:
-            self._bytes -= len(old)
-
-
 class Directory:
     """Ids, numbers and filters of one catalogue. Safe for threads; no lock is held for more than a batch."""
 
-    def __init__(self, catalog_id: int, cache: PayloadCache) -> None:
+    def __init__(self, catalog_id: int, cache: ItemCache) -> None:
         self.catalog_id = catalog_id
         self.sequence = 0
         self._cache = cache
@@ -151,9 +113,9 @@ class Directory:
         """The number of an id."""
         return self._numbers.get(item_id)
 
-    def payload(self, number: int) -> bytes | None:
-        """The serialised item when it is in memory."""
-        return self._cache.get(self.catalog_id, number)
+    def views(self, numbers: Sequence[int], hidden: Hidden, make: MakeView) -> list[bytes | None]:
+        """Items as an answer shows them; see ItemCache.views."""
+        return self._cache.views(self.catalog_id, numbers, hidden, make)
 
     def keep(self, number: int, sequence: int, payload: bytes) -> None:
         """Caches an item that was read from the store, unless a later write was read that is not visible yet."""

@@ -16,6 +16,7 @@ from google.protobuf.message import Message
 
 from retrieval_service import conversions
 from retrieval_service.filters import Filter
+from retrieval_service.item_cache import Hidden
 from retrieval_service.item_store import SEMANTIC
 from retrieval_service.search import SearchInput, VectorQuery
 from retrieval_service.write_messages import DeleteBatch, UpsertBatch
@@ -44,13 +45,11 @@ class SearchPlanInput:
     Attributes:
         search: The rest; queries by text have no vector.
         texts: Texts by position of their query.
-        clear: Fields of items that the read mask leaves out.
         min_sequence: State to wait for; 0: none.
     """
 
     search: SearchInput
     texts: dict[int, str]
-    clear: list[str]
     min_sequence: int
 
 
@@ -115,12 +114,12 @@ def read_ids(violations: Violations, field: str, ids: Sequence[str], low: int, h
     return tuple(ids)
 
 
-def read_mask(violations: Violations, request: pb.GetItemsRequest | pb.ListItemsRequest) -> list[str]:
+def read_mask(violations: Violations, request: pb.GetItemsRequest | pb.ListItemsRequest) -> Hidden:
     """The fields that a read mask leaves out; no mask: none."""
     if not request.HasField("read_mask"):
-        return []
+        return ()
     conversions.check_read_mask(violations, "read_mask", request.read_mask)
-    return conversions.fields_to_clear(request.read_mask.paths)
+    return conversions.hidden_fields(request.read_mask.paths)
 
 
 def read_page_size(violations: Violations, page_size: int) -> int:
@@ -176,9 +175,9 @@ def read_search(request: pb.SearchRequest) -> SearchPlanInput:
         exclude=exclude,
         include_unavailable=request.include_unavailable,
         with_vectors=bool(request.vectors_space),
+        hidden=conversions.hidden_fields(mask.paths),
     )
-    clear = conversions.fields_to_clear(mask.paths)
-    return SearchPlanInput(search, texts, clear, request.min_sequence if request.HasField("min_sequence") else 0)
+    return SearchPlanInput(search, texts, request.min_sequence if request.HasField("min_sequence") else 0)
 
 
 def _read_query(violations: Violations, path: str, query: pb.SearchQuery) -> VectorQuery:

@@ -8,8 +8,9 @@ from google.protobuf.message import Message
 
 from retrieval_service import conversions
 from retrieval_service.catalog_registry import CatalogState
+from retrieval_service.item_cache import Hidden
 from retrieval_service.item_store import SEMANTIC, CatalogRow
-from retrieval_service.search import SearchInput, SearchOutput
+from retrieval_service.search import SearchOutput
 from retrieval_service.write_messages import UpsertOutcome
 from service_runtime.errors import InvalidRequest, Violation
 from zhiyin.retrieval.v1 import retrieval_service_pb2 as pb
@@ -48,19 +49,24 @@ def upsert_response(outcome: UpsertOutcome) -> pb.UpsertItemsResponse:
     return response
 
 
-def search_response(
-    state: CatalogState, search: SearchInput, output: SearchOutput, clear: list[str]
-) -> pb.SearchResponse:
-    """The answer to a Search; `clear` names the fields that the read mask leaves out."""
-    response = pb.SearchResponse(
-        hydrated_indices=output.hydrated,
-        missing_item_ids=output.missing,
-        filtered_item_ids=output.filtered,
-        sequence=output.sequence,
-        space_versions={SEMANTIC: 1},
-    )
-    for payload in output.items:
-        conversions.fill_item(response.items.add(), payload, clear)
+def item_entry(payload: bytes, hidden: Hidden) -> bytes:
+    """A stored item, without the hidden fields, as one entry of a serialised SearchResponse.
+
+    Messages that are concatenated merge: a response of hundreds of items is put together by one join and one parse.
+    """
+    response = pb.SearchResponse()
+    conversions.fill_item(response.items.add(), payload, hidden)
+    return response.SerializeToString()
+
+
+def search_response(state: CatalogState, output: SearchOutput) -> pb.SearchResponse:
+    """The answer to a Search."""
+    response = pb.SearchResponse.FromString(b"".join(output.items))
+    response.hydrated_indices.extend(output.hydrated)
+    response.missing_item_ids.extend(output.missing)
+    response.filtered_item_ids.extend(output.filtered)
+    response.sequence = output.sequence
+    response.space_versions[SEMANTIC] = 1
     for result in output.results:
         response.results.add(
             name=result.name,

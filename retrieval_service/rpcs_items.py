@@ -99,7 +99,7 @@ class ItemRpcs:
             violations = Violations()
             violations.check_catalog("catalog", request.catalog)
             ids = requests.read_ids(violations, "item_ids", request.item_ids, 1, requests.MAX_GET)
-            clear = requests.read_mask(violations, request)
+            hidden = requests.read_mask(violations, request)
             violations.raise_if_any()
             state = self._serving.registry.get(request.catalog)
             with self._serving.store.reading() as connection:
@@ -107,7 +107,7 @@ class ItemRpcs:
             response = pb.GetItemsResponse(missing_item_ids=[i for i in ids if i not in rows])
             for item_id in ids:
                 if item_id in rows:
-                    conversions.fill_item(response.items.add(), rows[item_id].payload, clear)
+                    conversions.fill_item(response.items.add(), rows[item_id].payload, hidden)
             return responses.within_limit(response, "item_ids")
 
         return await self._serving.in_thread(read)
@@ -120,7 +120,7 @@ class ItemRpcs:
             violations.check_catalog("catalog", request.catalog)
             size = requests.read_page_size(violations, request.page_size)
             condition = requests.read_filter(violations, "filter", request)
-            clear = requests.read_mask(violations, request)
+            hidden = requests.read_mask(violations, request)
             violations.raise_if_any()
             state = self._serving.registry.get(request.catalog)
             catalog_id = state.row.catalog_id
@@ -143,7 +143,7 @@ class ItemRpcs:
                 total += len(row.payload) + 8
                 if response.items and total > responses.MAX_REPLY_BYTES:
                     break
-                conversions.fill_item(response.items.add(), row.payload, clear)
+                conversions.fill_item(response.items.add(), row.payload, hidden)
             taken = len(response.items)
             if taken < len(rows):
                 last = rows[taken - 1].item_id

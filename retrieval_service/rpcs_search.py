@@ -34,7 +34,7 @@ class SearchRpcs:
 
         def answer() -> pb.SearchResponse:
             output = self._serving.searcher.run(state, search, timeout_s)
-            response = responses.search_response(state, search, output, plan.clear)
+            response = responses.search_response(state, output)
             response.search_time.FromNanoseconds(int((time.monotonic() - started) * 1e9))
             return responses.within_limit(response, "read_mask")
 

@@ -18,6 +18,7 @@ from retrieval_service.directory import Directory
 from retrieval_service.filters import Filter
 from retrieval_service.index_host import IndexHost
 from retrieval_service.index_messages import HostHits, HostQuery
+from retrieval_service.item_cache import Hidden, MakeView
 from retrieval_service.item_store import ItemStore, SpaceRow
 from retrieval_service.search_plan import Plan
 from service_runtime.errors import InvalidRequest, SpaceMismatch, Violation
@@ -56,6 +57,7 @@ class SearchInput:
     exclude: tuple[str, ...] = ()
     include_unavailable: bool = False
     with_vectors: bool = False
+    hidden: Hidden = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ class QueryResult:
 
 @dataclass(frozen=True, slots=True)
 class SearchOutput:
-    """The answer; `items` serialised, each once. Vectors are FLOAT16 and None unless asked for."""
+    """The answer; `items` as the answer shows them, each once. Vectors are FLOAT16 and None unless asked for."""
 
     items: list[bytes]
     results: list[QueryResult]
@@ -84,10 +86,16 @@ class SearchOutput:
 
 
 class Searcher:
-    """Searches catalogues. Safe for threads."""
+    """Searches catalogues. Safe for threads.
 
-    def __init__(self, store: ItemStore, host: IndexHost) -> None:
-        self._store, self._host = store, host
+    Args:
+        store: For items that are not in memory.
+        host: The indexes.
+        view: A stored item as the answer shows it.
+    """
+
+    def __init__(self, store: ItemStore, host: IndexHost, view: MakeView) -> None:
+        self._store, self._host, self._view = store, host, view
 
     def run(self, state: CatalogState, search: SearchInput, timeout_s: float) -> SearchOutput:
         """Answers a Search.
@@ -129,8 +137,8 @@ class Searcher:
         ]
         wanted = dict(selection.numbers)
         wanted.update((item_id, number) for hits in ranked for item_id, number, _ in hits)
-        payloads = self._payloads(state, wanted)
-        position = {item_id: i for i, item_id in enumerate(payloads)}
+        items = self._items(state, wanted, search.hidden)
+        position = {item_id: i for i, item_id in enumerate(items)}
         results = [
             QueryResult(
                 query.name,
@@ -147,11 +155,11 @@ class Searcher:
         if search.with_vectors:
             left = timeout_s - (time.monotonic() - started)
             item_vectors, query_vectors = self._vectors(
-                state.row.catalog_id, space, [wanted[i] for i in payloads], answers, len(results), left
+                state.row.catalog_id, space, [wanted[i] for i in items], answers, len(results), left
             )
         metrics.SEARCH_SECONDS.observe(time.monotonic() - started)
         return SearchOutput(
-            items=list(payloads.values()),
+            items=list(items.values()),
             results=results,
             hydrated=[position[item_id] for item_id in selection.numbers if item_id in position],
             missing=selection.missing,
@@ -161,17 +169,18 @@ class Searcher:
             sequence=selection.sequence,
         )
 
-    def _payloads(self, state: CatalogState, wanted: dict[str, int]) -> dict[str, bytes]:
-        """Serialised items by id, in the order given. One that was deleted a moment ago is left out."""
-        found = {item_id: state.directory.payload(number) for item_id, number in wanted.items()}
-        absent = [item_id for item_id, payload in found.items() if payload is None]
+    def _items(self, state: CatalogState, wanted: dict[str, int], hidden: Hidden) -> dict[str, bytes]:
+        """Items by id, in the order given. One that was deleted a moment ago is left out."""
+        views = state.directory.views(list(wanted.values()), hidden, self._view)
+        found = dict(zip(wanted, views, strict=True))
+        absent = [item_id for item_id, view in found.items() if view is None]
         if absent:
             with self._store.reading() as connection:
                 rows = self._store.items(connection, state.row.catalog_id, absent)
             for item_id, row in rows.items():
-                found[item_id] = row.payload
+                found[item_id] = self._view(row.payload, hidden)
                 state.directory.keep(row.number, row.sequence, row.payload)
-        return {item_id: payload for item_id, payload in found.items() if payload is not None}
+        return {item_id: view for item_id, view in found.items() if view is not None}
 
     def _vectors(
         self,

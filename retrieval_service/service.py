@@ -10,13 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 
-from retrieval_service import conversions, metrics
+from retrieval_service import conversions, metrics, responses
 from retrieval_service.catalog_registry import DEFAULT_CATALOG, CatalogRegistry, CatalogState
 from retrieval_service.catalog_writer import CatalogWriter
-from retrieval_service.directory import Directory, ItemChange, PayloadCache
+from retrieval_service.directory import Directory, ItemChange
 from retrieval_service.encoder_client import EncoderClient
 from retrieval_service.index_host import IndexHost
 from retrieval_service.index_maintenance import IndexMaintenance, MaintenanceSettings
+from retrieval_service.item_cache import ItemCache
 from retrieval_service.item_store import CatalogRow, Connection, ItemStore
 from retrieval_service.item_writes import ItemWrites
 from retrieval_service.search import Searcher
@@ -69,7 +70,7 @@ class RetrievalService:
             self._on_snapshot,
         )
         self._registry = CatalogRegistry()
-        self._cache = PayloadCache(settings.item_cache_bytes)
+        self._cache = ItemCache(settings.item_cache_bytes)
         self._threads = ThreadPoolExecutor(settings.search_threads, thread_name_prefix="retrieval")
         self._failure: str | None = "the retrieval service is starting"
         self.failed = False
@@ -122,7 +123,7 @@ class RetrievalService:
                 registry=self._registry,
                 store=self.store,
                 host=self.host,
-                searcher=Searcher(self.store, self.host),
+                searcher=Searcher(self.store, self.host, responses.item_entry),
                 writer=catalog_writer,
                 encoder=self._encoder,
                 tokens=TokenSigner(key),

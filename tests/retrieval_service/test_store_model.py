@@ -16,8 +16,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from retrieval_service import conversions
 from retrieval_service.catalog_registry import CatalogState
-from retrieval_service.directory import Directory, PayloadCache
+from retrieval_service.directory import Directory
 from retrieval_service.item import Item, passage_hash
+from retrieval_service.item_cache import ItemCache
 from retrieval_service.item_store import ItemStore
 from retrieval_service.item_writes import ItemWrites
 from retrieval_service.space_index import Geometry, SpaceIndex
@@ -55,7 +56,7 @@ class StoreMachine(RuleBasedStateMachine):
             row = self.store.catalog(connection, "default") or self.store.create_catalog(connection, "default", "")
         self.writes = ItemWrites(self.store, conversions.item_from_payload, conversions.item_to_payload)
         self.catalog_id = row.catalog_id
-        self.state = CatalogState(row, Directory(row.catalog_id, PayloadCache(1 << 20)))
+        self.state = CatalogState(row, Directory(row.catalog_id, ItemCache(1 << 20)))
         self.index: SpaceIndex | None = None
         # Start is a replay through the same apply as live writes.
         with self.store.reading() as connection:
