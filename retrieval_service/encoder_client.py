@@ -60,7 +60,7 @@ class EncoderClient:
         bulk_timeout_s: How long a bulk call may take where the caller's own deadline is farther away.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, bulk_timeout_s: float = 120.0) -> None:
+    def __init__(self, channel: grpc.aio.Channel, bulk_timeout_s: float = 600.0) -> None:
         self._channel = channel
         self._stub = pb_grpc.EncoderServiceStub(channel)
         self._bulk_timeout_s = bulk_timeout_s

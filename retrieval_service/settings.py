@@ -16,6 +16,9 @@ class RetrievalSettings(ServerSettings):
 
     port: int = Field(50052, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     data_dir: Path = Field(Path(".zhiyin/retrieval"), description="Folder of the item store and the snapshots.")
+    default_deadline_s: float = Field(
+        120.0, gt=0, le=600, description="Deadline, in seconds, of a call without one: time to encode a full batch."
+    )
     encoder_address: str = Field("127.0.0.1:50051", description="host:port of the encoder service.")
     encoder_tls_ca_file: Path | None = Field(None, description="PEM certificates that sign the encoder's; set: TLS.")
     encoder_tls_cert_file: Path | None = Field(None, description="PEM certificate shown to the encoder (mTLS).")
