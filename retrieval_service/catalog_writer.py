@@ -179,17 +179,21 @@ class CatalogWriter:
             match done:
                 case ItemsCommitted():
                     self._apply_items(done)
-                case CatalogCreated(row, new=True):
-                    self._registry.put(CatalogState(row, Directory(row.catalog_id, self._cache)))
-                case CatalogDropped(catalog_id, _, successor, sequence):
+                case CatalogCreated():
+                    self._apply_created(done)
+                case CatalogDropped(catalog_id, _, successor):
                     self._registry.drop(catalog_id)
                     if successor is not None:
-                        directory = Directory(successor.catalog_id, self._cache)
-                        directory.sequence = sequence
-                        self._registry.put(CatalogState(successor, directory))
+                        self._apply_created(successor)
                     self._host.drop(catalog_id)
                 case _:
                     pass
+
+    def _apply_created(self, done: CatalogCreated) -> None:
+        if done.sequence is not None:
+            directory = Directory(done.row.catalog_id, self._cache)
+            directory.sequence = done.sequence
+            self._registry.put(CatalogState(done.row, directory))
 
     def _apply_items(self, done: ItemsCommitted) -> None:
         if done.change is None:

@@ -26,7 +26,7 @@ class Item:
         available_until: Hidden from then on; None: no limit.
         available: False hides it.
         prior: How good it is before anybody acted on it, in [0,1]; None: not said.
-        revision: Counts its writes, from 1; 0 before the first.
+        revision: Grows with every write, never used twice for an id; 0 before the first.
         sequence: The catalogue's sequence number of its last write.
         updated_at: When it was last written.
     """

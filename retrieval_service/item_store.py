@@ -48,6 +48,12 @@ _head = Table(
     Column("seq", BigInteger, nullable=False),
     Column("next_number", BigInteger, nullable=False),
 )
+_dropped = Table(
+    "dropped_catalogs",
+    _metadata,
+    Column("name", Text, primary_key=True),
+    Column("seq", BigInteger, nullable=False),
+)
 _attribute_kinds = Table(
     "attribute_kinds",
     _metadata,
@@ -199,16 +205,23 @@ class ItemStore:
         row = connection.execute(sa.select(_catalogs).where(_catalogs.c.name == name)).one_or_none()
         return None if row is None else CatalogRow(*row)
 
-    def create_catalog(self, connection: Connection, name: str, display_name: str, *, sequence: int = 0) -> CatalogRow:
-        """A new, empty one whose writes are counted from `sequence` on."""
+    def create_catalog(self, connection: Connection, name: str, display_name: str) -> CatalogRow:
+        """A new, empty one. Where one of that name was dropped, sequence numbers and so revisions go on after it.
+
+        Whoever remembers something of the former one by revision or sequence never takes it for something of this one.
+        """
+        dropped = connection.execute(sa.select(_dropped.c.seq).where(_dropped.c.name == name)).scalar_one_or_none()
         values = {"name": name, "display_name": display_name, "created_at_us": time.time_ns() // 1000}
         key = connection.execute(_catalogs.insert().values(values)).inserted_primary_key
         assert key is not None
-        connection.execute(_head.insert().values(catalog_id=key[0], seq=sequence, next_number=0))
+        connection.execute(_head.insert().values(catalog_id=key[0], seq=dropped or 0, next_number=0))
         return CatalogRow(catalog_id=key[0], **values)  # type: ignore[arg-type]
 
     def drop_catalog(self, connection: Connection, catalog_id: int) -> int:
-        """Deletes everything of it; returns how many items there were."""
+        """Deletes everything of it but its last sequence number; returns how many items there were."""
+        name = connection.execute(sa.select(_catalogs.c.name).where(_catalogs.c.catalog_id == catalog_id)).scalar_one()
+        connection.execute(_dropped.delete().where(_dropped.c.name == name))
+        connection.execute(_dropped.insert().values(name=name, seq=self.sequence(connection, catalog_id) + 1))
         tables = (_items, _vectors, _deletions, _request_ids, _spaces, _attribute_kinds, _head, _catalogs)
         counts = [connection.execute(t.delete().where(t.c.catalog_id == catalog_id)).rowcount for t in tables]
         return counts[0]

@@ -135,7 +135,9 @@ class ItemWrites:
                     f"catalogue {batch.catalog!r} would have {count} items; {self._max_items} are allowed",
                     reason="CATALOG_FULL",
                 )
-        entries = tuple(self._plan_one(item, rows.get(item.id), batch.mask, now) for item in batch.items)
+        # A new item starts with the number of the write, not with 1: it may have been here before and been deleted.
+        first = self._store.sequence(connection, catalog_id) + 1
+        entries = tuple(self._plan_one(item, rows.get(item.id), batch.mask, now, first) for item in batch.items)
         violations = [
             Violation(f"items[{i}]", "would have neither title nor text; there is nothing to encode")
             for i, entry in enumerate(entries)
@@ -175,7 +177,8 @@ class ItemWrites:
         rows: list[ItemRow] = []
         changes: list[ItemChange] = []
         for entry in plan.entries:
-            item = dataclasses.replace(entry.new, sequence=sequence)
+            revision = entry.new.revision if entry.row is not None else sequence
+            item = dataclasses.replace(entry.new, revision=revision, sequence=sequence)
             if entry.needs_vector:
                 truncated = encoded[entry.hash].truncated
             else:
@@ -211,14 +214,16 @@ class ItemWrites:
         )
         return ItemsCommitted(change, tuple(changes), plan.kinds, space, outcome)
 
-    def _plan_one(self, item: Item, row: ItemRow | None, mask: frozenset[str] | None, now: datetime) -> _Planned:
+    def _plan_one(
+        self, item: Item, row: ItemRow | None, mask: frozenset[str] | None, now: datetime, first_revision: int
+    ) -> _Planned:
         old = self._read_item(row.payload) if row is not None else None
         new = item
         if mask is not None and old is not None:
             new = dataclasses.replace(old, **{name: getattr(item, name) for name in mask})
         if new.created_at is None:
             new = dataclasses.replace(new, created_at=old.created_at if old is not None else now)
-        new = dataclasses.replace(new, revision=row.revision + 1 if row is not None else 1, updated_at=now)
+        new = dataclasses.replace(new, revision=row.revision + 1 if row is not None else first_revision, updated_at=now)
         passage = new.passage
         return _Planned(row, old, new, passage, passage_hash(passage))
 
@@ -301,17 +306,15 @@ class ItemWrites:
         if row is not None:
             if row.display_name != display_name:
                 raise AlreadyExists("catalog", name)
-            return CatalogCreated(row, new=False)
-        return CatalogCreated(self._store.create_catalog(connection, name, display_name), new=True)
+            return CatalogCreated(row)
+        row = self._store.create_catalog(connection, name, display_name)
+        return CatalogCreated(row, self._store.sequence(connection, row.catalog_id))
 
     def drop_catalog(self, connection: Connection, row: CatalogRow, *, keep_empty: bool) -> CatalogDropped:
-        """Drops a catalogue; with `keep_empty` an empty one takes its place and its sequence numbers go on."""
-        sequence = self._store.sequence(connection, row.catalog_id) + 1
+        """Drops a catalogue; with `keep_empty` an empty one takes its place."""
         count = self._store.drop_catalog(connection, row.catalog_id)
-        successor = None
-        if keep_empty:
-            successor = self._store.create_catalog(connection, row.name, row.display_name, sequence=sequence)
-        return CatalogDropped(row.catalog_id, count, successor, sequence)
+        successor = self.create_catalog(connection, row.name, row.display_name) if keep_empty else None
+        return CatalogDropped(row.catalog_id, count, successor)
 
     # ---- repeated requests
 

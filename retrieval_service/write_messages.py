@@ -105,20 +105,19 @@ class ItemsCommitted:
 
 @dataclass(frozen=True, slots=True)
 class CatalogCreated:
-    """A catalogue was made, or was there with the same settings."""
+    """A catalogue was made, at sequence `sequence`; None: it was there with the same settings."""
 
     row: CatalogRow
-    new: bool
+    sequence: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class CatalogDropped:
-    """A catalogue is gone; `successor` is the empty `default` that took its place, at sequence `sequence`."""
+    """A catalogue is gone; `successor` is the empty `default` that took its place."""
 
     catalog_id: int
     deleted_items: int
-    successor: CatalogRow | None
-    sequence: int
+    successor: CatalogCreated | None
 
 
 Committed = ItemsCommitted | CatalogCreated | CatalogDropped | None

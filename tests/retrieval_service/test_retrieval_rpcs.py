@@ -552,6 +552,31 @@ async def test_dropping_default_empties_it_and_its_sequence_goes_on(retrieval: R
     assert await retrieval.search_text("red film", min_sequence=before) == ["a"]
 
 
+async def test_no_revision_or_sequence_of_an_id_comes_twice(retrieval: Retrieval) -> None:
+    """Whoever caches by revision must not take the old item for the new one, nor overwrite it with check_revision."""
+    created = pb.CreateCatalogRequest(catalog=pb.Catalog(name="music"))
+    await retrieval.stub.CreateCatalog(created)
+    seen = []
+    for word in ("red", "blue", "green"):
+        for action in ("delete", "drop"):
+            for _ in range(3):
+                written = await retrieval.upsert(item("a", f"{word} {action}"), catalog="music")
+                seen.append((written.sequence, written.results[0].revision))
+            if action == "delete":
+                await retrieval.stub.DeleteItems(pb.DeleteItemsRequest(catalog="music", item_ids=["a"]))
+            else:
+                await retrieval.stub.DropCatalog(pb.DropCatalogRequest(catalog="music"))
+                await retrieval.stub.CreateCatalog(created)
+    assert seen == sorted(set(seen))
+    assert len({revision for _, revision in seen}) == len(seen)
+    expected = await retrieval.upsert(item("a"), catalog="music", validate_only=True)
+    written = await retrieval.upsert(item("a", "red film"), catalog="music")
+    assert written.results == expected.results
+    assert await retrieval.search_text("red film", catalog="music", min_sequence=written.sequence) == ["a"]
+    old = item("a", "too late", revision=seen[-1][1])
+    assert (await code_of(retrieval.upsert(old, catalog="music", check_revision=True)))[1] == "REVISION_CONFLICT"
+
+
 async def test_space_versions_limits_and_stats_say_what_is_there(retrieval: Retrieval) -> None:
     listed = await retrieval.stub.ListSpaceVersions(pb.ListSpaceVersionsRequest(catalog="default"))
     assert [(v.space, v.version, v.dimensions, v.vector_count) for v in listed.space_versions] == [
@@ -564,6 +589,7 @@ async def test_space_versions_limits_and_stats_say_what_is_there(retrieval: Retr
     assert version.centered
     limits = await retrieval.stub.GetLimits(pb.GetLimitsRequest())
     assert (limits.max_items_per_batch, limits.max_queries_per_search, limits.max_hydrated_items) == (1000, 32, 4000)
+    assert limits.default_deadline.seconds == 120  # a full batch of long texts is encoded within it
     stats = await retrieval.stats()
     assert (stats.item_count, stats.sequence, stats.applied_sequence, stats.indexed_count) == (5, 1, 1, 5)
     assert (stats.tombstone_count, stats.worker_restarts, stats.queued_writes) == (0, 0, 0)

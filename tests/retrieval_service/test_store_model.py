@@ -120,8 +120,9 @@ class StoreMachine(RuleBasedStateMachine):
         self.sequence += 1
         assert outcome.sequence == self.sequence
         for result, (item_id, (title, categories)) in zip(outcome.results, unique.items(), strict=True):
-            revision = self.model[item_id][2] + 1 if item_id in self.model else 1
-            assert (result.item_id, result.revision, result.created) == (item_id, revision, revision == 1)
+            new = item_id not in self.model
+            revision = self.sequence if new else self.model[item_id][2] + 1
+            assert (result.item_id, result.revision, result.created) == (item_id, revision, new)
             self.model[item_id] = (title, categories, revision)
 
     @rule(item_id=ids, categories=st.sampled_from([(), ("x",)]))
@@ -164,7 +165,7 @@ class StoreMachine(RuleBasedStateMachine):
         first = self._upsert(batch)
         self.sequence += 1
         assert self._upsert(dataclasses.replace(batch)) == first
-        revision = self.model[entries[0][0]][2] + 1 if entries[0][0] in self.model else 1
+        revision = self.model[entries[0][0]][2] + 1 if entries[0][0] in self.model else self.sequence
         self.model[entries[0][0]] = (title, (), revision)
 
     @rule()

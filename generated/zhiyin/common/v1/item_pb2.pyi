@@ -145,7 +145,10 @@ class Item(_message.Message):
     prior: _builtins.float
     """The caller's own opinion of how good the item is before anybody has acted on it, in [0,1]. Unset: 0.5."""
     revision: _builtins.int
-    """Counts the writes of this item, from 1. Output only, except in a write with `check_revision`."""
+    """Grows by one with every write of this item, and starts with the catalogue's sequence number of the write that made it: an id
+    that is deleted and comes back, or whose catalogue is dropped and made again, never has a revision twice. Output only, except in
+    a write with `check_revision`.
+    """
     sequence: _builtins.int
     """The catalogue's sequence number of the last write of this item. Output only."""
     @_builtins.property
