@@ -169,7 +169,7 @@ class _Counts:
 
     def transitions(self, catalog: str, weighted_items: Mapping[str, float], limit: int) -> list[tuple[str, float]]:
         """Descending."""
-        return [(f"item-{500 + 2 * n}", 10.0 / (n + 1)) for n in range(limit)]
+        return [(f"item-{500 + 2 * n}", 0.9 / (n + 1)) for n in range(limit)]
 
     def event_sequence(self, catalog: str) -> int:
         """None."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from ranking_service.candidate import Floats, Pool, SourceKind
-from ranking_service.sources.proposed_scores import proposed_scores
 from ranking_service.sources.source import Plan
 from ranking_service.taste import Taste
 from ranking_service.users.user_state import Statistics
@@ -29,6 +28,13 @@ class PopularSource:
         return Plan(proposals=tuple(self._statistics.popular(taste.query.catalog, taste.query.now, limit)))
 
     def evidence(self, taste: Taste, plan: Plan, pool: Pool) -> Floats | None:
-        """How popular, as a logarithm: counts are skewed, and the second of a thousand is as good as the first."""
-        shares = proposed_scores(pool, self.kind)
-        return None if shares is None else np.log1p(_BEND * shares).astype(np.float32)
+        """How popular, as a logarithm: counts are skewed, and the second of a thousand is as good as the first.
+
+        Of shares of the best, because decayed counts may be of any magnitude, beyond what single precision holds.
+        """
+        said = pool.provenance.get(self.kind)
+        if said is None or not said.ranks.any():
+            return None
+        scores = np.maximum(np.nan_to_num(said.scores), 0.0)
+        shares = scores / max(float(scores.max()), 1e-300)
+        return np.log1p(_BEND * shares).astype(np.float32)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from ranking_service.candidate import Floats, Pool, SourceKind
-from ranking_service.sources.proposed_scores import proposed_scores
 from ranking_service.sources.source import Plan
 from ranking_service.taste import Taste
 from ranking_service.users.user_state import Statistics
@@ -20,13 +19,14 @@ class TransitionSource:
     """Items that followed the user's latest ones in other users' sessions."""
 
     kind = SourceKind.TRANSITION
-    resolution = 1e-3
+    # Wide, so that scores with little support stay small instead of being stretched over the pool.
+    resolution = 0.5
 
     def __init__(self, statistics: Statistics, limit: int) -> None:
         self._statistics, self._limit = statistics, limit
 
     def plan(self, taste: Taste) -> Plan:
-        """Ids from the statistics."""
+        """Ids from the statistics, with scores between 0 and 1 in which the support is counted."""
         if not taste.likes:
             return Plan()
         weights = {anchor.item_id: _DECAY_PER_PLACE**place for place, anchor in enumerate(taste.likes[:_ITEMS])}
@@ -35,5 +35,5 @@ class TransitionSource:
 
     def evidence(self, taste: Taste, plan: Plan, pool: Pool) -> Floats | None:
         """How often, as a logarithm: the tenth follower is a good one too."""
-        shares = proposed_scores(pool, self.kind)
-        return None if shares is None else np.log1p(_BEND * shares).astype(np.float32)
+        said = pool.provenance.get(self.kind)
+        return None if said is None or not said.ranks.any() else np.log1p(_BEND * said.scores).astype(np.float32)

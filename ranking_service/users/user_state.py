@@ -75,7 +75,10 @@ class Statistics(Protocol):
         ...
 
     def transitions(self, catalog: str, weighted_items: Mapping[str, float], limit: int) -> list[tuple[str, float]]:
-        """Items that followed the given ones, best first; `weighted_items` are query weights by item id."""
+        """Items that followed the given ones, best first, with scores in (0, 1) that few users cannot bring near 1.
+
+        `weighted_items` are query weights by item id.
+        """
         ...
 
     def event_sequence(self, catalog: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -68,19 +68,20 @@ def transitions_by_definition(log: Sequence[LogEntry], source: str) -> dict[str,
         if entry.item_id and RULES[entry.event_type].strength(entry.value) > 0:
             mine = latest[entry.user_key]
             mine[entry.item_id] = max(mine.get(entry.item_id, (-math.inf, 0)), (entry.time, entry.sequence))
-    scores: dict[str, float] = defaultdict(float)
-    count = 0
+    rates: dict[str, float] = defaultdict(float)
+    users: Counter[str] = Counter()
     for mine in latest.values():
         order = sorted(mine, key=lambda item: mine[item])
         if source not in order:
             continue
-        count += 1
         at = order.index(source)
         for place, item in enumerate(order):
             gap = abs(place - at)
             if 0 < gap < 50:
-                scores[item] += gap**-0.5 * (1.0 if place > at else 0.3)
-    return {item: score / (count + 5) ** 0.5 for item, score in scores.items()}
+                rates[item] += gap**-0.5 * (1.0 if place > at else 0.3)
+                users[item] += 1
+    best = max(rates.values(), default=0.0)
+    return {item: rate / best * users[item] / (users[item] + 5) for item, rate in rates.items()}
 
 
 @settings(max_examples=60, deadline=None)
@@ -166,7 +167,25 @@ def test_a_popular_item_is_judged_by_its_latest_users() -> None:
     statistics.apply(log, len(log))
     scores = dict(statistics.following({"hit": 1.0}, 10))
     assert set(scores) == {"new"}
-    assert scores["new"] == pytest.approx(1_000 / 1_005**0.5)
+    assert scores["new"] == pytest.approx(256 / (256 + 5))
+
+
+def test_what_one_user_did_next_is_an_anecdote() -> None:
+    def sessions(users: range, follower: str) -> list[tuple[int, str]]:
+        return [(user, item) for user in users for item in ("start", follower)]
+
+    pairs = [*sessions(range(1, 2), "whim"), *sessions(range(2, 32), "custom")]
+    log = [LogEntry(n, user, item, pb.EVENT_TYPE_LIKE, None, NOW + n) for n, (user, item) in enumerate(pairs, start=1)]
+    alone, many = folded(log[:2]), folded(log)
+    assert dict(alone.following({"start": 1.0}, 9))["whim"] == pytest.approx(1 / 6)
+    scores = dict(many.following({"start": 1.0}, 9))
+    assert scores["custom"] == pytest.approx(30 / 35)
+    assert scores["whim"] == pytest.approx(1 / 30 / 6)
+
+
+def test_a_user_counts_once_however_many_of_the_given_items_led_to_the_next() -> None:
+    log = [LogEntry(n, 1, item, pb.EVENT_TYPE_LIKE, None, NOW + n) for n, item in enumerate("abcd", start=1)]
+    assert folded(log).following({"a": 1.0, "b": 1.0, "c": 1.0}, 9) == [("d", pytest.approx(1 / 6))]
 
 
 def test_one_user_cannot_push_an_item_up_without_limit() -> None:
