@@ -9,13 +9,14 @@ from zhiyin.ranking.v1 import ranking_service_pb2 as pb2
 # Columns of the longest quotation; a Chinese character takes two.
 _LONGEST_QUOTE = 60
 
-# Sentences by what spoke loudest; {} is a quoted text or title where there is one.
+# Sentences by what spoke loudest; {} is a quoted text or title. What readers know well is not quoted to them: the
+# profile they wrote and the search they just made would stand beside every item of a list.
 PLAIN = {
     "en": {
-        "query": "Matches your search {}",
+        "query": "Matches your search",
         "search": "Because you searched for {}",
-        "profile": "Matches your profile: {}",
-        "transition": "Often chosen after {}",
+        "profile": "Matches your profile",
+        "transition": "Others chose this after {}",
         "popular": "Popular now",
         "fresh": "New",
         "exploration": "Something different to try",
@@ -23,9 +24,9 @@ PLAIN = {
         "similar": "Like {}",
     },
     "zh": {
-        "query": "符合你的搜索{}",
+        "query": "符合你的搜索",
         "search": "因为你搜索过{}",
-        "profile": "符合你的喜好：{}",
+        "profile": "符合你的喜好",
         "transition": "选了{}的人接着也选了它",
         "popular": "近期热门",
         "fresh": "新鲜上架",
@@ -39,7 +40,7 @@ PLAIN = {
 NO_TITLE = {
     "en": {
         "history": "Like things you chose before",
-        "transition": "Often chosen after what you chose",
+        "transition": "Others chose this after what you chose",
         "similar": "Like the given items",
     },
     "zh": {

@@ -41,12 +41,8 @@ def reason_for(slate: Slate, row: int, source: SourceKind, followers: Followers)
     """The sentence for the source that spoke loudest."""
     taste, chinese = slate.taste, slate.taste.query.locale.lower().startswith("zh")
     language = "zh" if chinese else "en"
-    if source is SourceKind.QUERY:
-        text = taste.query.text or taste.search_text
-        kind = "query" if taste.query.text else "search"
-        return Reason(source, PLAIN[language][kind].format(quote(text)))
-    if source is SourceKind.PROFILE:
-        return Reason(source, PLAIN[language]["profile"].format(quote(taste.profile_text)))
+    if source is SourceKind.QUERY and not taste.query.text:
+        return Reason(source, PLAIN[language]["search"].format(quote(taste.search_text)))
     if source in (SourceKind.HISTORY, SourceKind.SIMILAR):
         return _about(source, nearest_like(slate, row), taste, language)
     if source is SourceKind.TRANSITION:
@@ -55,9 +51,9 @@ def reason_for(slate: Slate, row: int, source: SourceKind, followers: Followers)
 
 
 def nearest_like(slate: Slate, row: int) -> Anchor | None:
-    """The item of the user's history that is most like the candidate."""
-    taste = slate.taste
-    known = [anchor for anchor in taste.likes if anchor.item_id in taste.known_items]
+    """The item of the user's history that is most like the candidate, which may be of that history itself."""
+    taste, candidate = slate.taste, slate.items[row].id
+    known = [a for a in taste.likes if a.item_id in taste.known_items and a.item_id != candidate]
     if not known:
         return None
     vectors = np.stack([taste.known_items[anchor.item_id].vector for anchor in known])

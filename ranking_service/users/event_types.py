@@ -81,10 +81,10 @@ RULES: dict[int, EventRule] = {
     pb.EVENT_TYPE_CLICK: EventRule(0.3),
     pb.EVENT_TYPE_VIEW: EventRule(0.4, bands=_SHARE_SEEN, value_range=(0.0, 1.0), seen_from_value=0.9),
     pb.EVENT_TYPE_FINISH: EventRule(0.9, seen=True),
-    pb.EVENT_TYPE_LIKE: EventRule(0.8, repeat=Repeat.REPLACES),
-    pb.EVENT_TYPE_SAVE: EventRule(0.6),
-    pb.EVENT_TYPE_SHARE: EventRule(0.9),
-    pb.EVENT_TYPE_ADD_TO_CART: EventRule(0.7),
+    pb.EVENT_TYPE_LIKE: EventRule(0.8, repeat=Repeat.REPLACES, seen=True),
+    pb.EVENT_TYPE_SAVE: EventRule(0.6, seen=True),
+    pb.EVENT_TYPE_SHARE: EventRule(0.9, seen=True),
+    pb.EVENT_TYPE_ADD_TO_CART: EventRule(0.7, seen=True),
     pb.EVENT_TYPE_PURCHASE: EventRule(1.0, value_range=(0.0, 1e9), seen=True),
     pb.EVENT_TYPE_RATING: EventRule(
         0.0, bands=_RATING, value_needed=True, value_range=(0.5, 5.0), repeat=Repeat.REPLACES, seen=True

@@ -32,7 +32,7 @@ async def test_an_event_shows_in_the_next_read_and_in_every_statistic(tmp_path: 
             ("film-1", pb.EVENT_TYPE_FINISH),
             ("film-2", pb.EVENT_TYPE_LIKE),
         ]
-        assert ann.seen == {"film-1"}
+        assert ann.seen == {"film-1", "film-2"}
         statistics = ranking.side.statistics
         assert [item for item, _ in statistics.popular("default", now, 10)] == ["film-1", "film-2"]
         assert [item for item, _ in statistics.transitions("default", {"film-1": 1.0}, 10)] == ["film-2"]

@@ -63,7 +63,7 @@ async def test_a_profile_alone_decides(ranking: Harness) -> None:
     reply = await ranking.recommend("u")
     assert themes(reply)[:5] == ["cooking"] * 5
     assert reply.items[0].reason.source == pb2.SOURCE_KIND_PROFILE
-    assert "recipe, oven and spice" in reply.items[0].reason.text
+    assert reply.items[0].reason.text == "Matches your profile"
 
 
 async def test_a_chinese_profile_against_chinese_items(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ async def test_a_chinese_profile_against_chinese_items(tmp_path: Path) -> None:
             await ranking.describe(user, profile)
             reply = await ranking.recommend(user, context=pb2.RecommendContext(locale="zh-CN"))
             assert ids(reply)[0] == user
-            assert reply.items[0].reason.text.startswith("符合你的喜好：")
+            assert reply.items[0].reason.text == "符合你的喜好"
 
 
 async def test_an_anonymous_text_decides_and_nothing_is_stored(ranking: Harness) -> None:
@@ -114,7 +114,7 @@ async def test_a_query_text_decides_over_a_profile(ranking: Harness) -> None:
     await ranking.describe("u", "movie, cinema, director")
     reply = await ranking.recommend("u", query_text="beach hotel")
     assert themes(reply)[:5] == ["travel"] * 5
-    assert reply.items[0].reason.text == "Matches your search “beach hotel”"
+    assert reply.items[0].reason.text == "Matches your search"
 
 
 async def test_an_item_just_upserted_is_found_by_its_content(ranking: Harness) -> None:

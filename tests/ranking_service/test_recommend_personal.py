@@ -48,7 +48,15 @@ async def test_what_others_did_next_is_proposed(ranking: Harness) -> None:
     entry = next(entry for entry in reply.items if entry.item.id == "cooking-9")
     assert entry.rank <= 3
     assert entry.reason.source == pb2.SOURCE_KIND_TRANSITION
-    assert entry.reason.text == "Often chosen after “movie cinema director actor film1”"
+    assert entry.reason.text == "Others chose this after “movie cinema director actor film1”"
+
+
+async def test_what_one_other_user_did_next_does_not_lead(ranking: Harness) -> None:
+    await ranking.act("other", pb2.EVENT_TYPE_CLICK, "film-1", "cooking-9", "music-3", "travel-2")
+    token = await ranking.act("u", pb2.EVENT_TYPE_VIEW, "film-1")
+    reply = await ranking.recommend("u", consistency_token=token)
+    assert themes(reply)[:3] == ["film"] * 3
+    assert reply.items[0].reason.source == pb2.SOURCE_KIND_HISTORY
 
 
 async def test_dislikes_push_away(ranking: Harness) -> None:
@@ -69,19 +77,30 @@ async def test_dislikes_alone_push_away(ranking: Harness) -> None:
 
 
 async def test_hidden_items_never_come_back_and_done_ones_only_when_asked(ranking: Harness) -> None:
-    await ranking.act("u", pb2.EVENT_TYPE_LIKE, "film-1")
+    await ranking.act("u", pb2.EVENT_TYPE_CLICK, "film-1")
     await ranking.act("u", pb2.EVENT_TYPE_HIDE, "film-2")
+    await ranking.act("u", pb2.EVENT_TYPE_SAVE, "film-4")
     token = await ranking.act("u", pb2.EVENT_TYPE_FINISH, "film-3")
 
     async def shown(**fields) -> set[str]:
         return set(ids(await ranking.recommend("u", page_size=48, consistency_token=token, **fields)))
 
     by_policy, with_seen, without_seen = await shown(), await shown(include_seen=True), await shown(include_seen=False)
-    assert not {"film-2", "film-3"} & by_policy
+    assert not {"film-2", "film-3", "film-4"} & by_policy
     assert "film-1" in by_policy
-    assert "film-3" in with_seen
+    assert {"film-3", "film-4"} <= with_seen
     assert "film-2" not in with_seen
-    assert not {"film-1", "film-2", "film-3"} & without_seen
+    assert not {"film-1", "film-2", "film-3", "film-4"} & without_seen
+
+
+async def test_no_reason_names_the_item_itself(ranking: Harness) -> None:
+    alone = await ranking.act("u", pb2.EVENT_TYPE_SAVE, "film-1")
+    for token in (alone, await ranking.act("u", pb2.EVENT_TYPE_SAVE, "film-2", "travel-1")):
+        reply = await ranking.recommend("u", page_size=48, consistency_token=token, include_seen=True)
+        assert "film-1" in ids(reply)
+        for entry in reply.items:
+            assert entry.item.id not in entry.reason.item_ids
+            assert f"“{entry.item.title}”" not in entry.reason.text
 
 
 async def test_what_was_just_acted_on_does_not_lead_the_list(ranking: Harness) -> None:

@@ -280,9 +280,10 @@ class RecommendRequest(_message.Message):
     experiment_variant: _builtins.str
     """Name of the experiment variant, at most 64 bytes, copied into the attribution tokens and logs."""
     include_seen: _builtins.bool
-    """Whether items the user already acted on may come back. Unset: as the catalogue's policy says, which by default hides items that were
-    bought, finished, rated, disliked or hidden by the user, and lets others come back, further down. True: all but hidden and
-    disliked ones, as if they were new. False: none that the user acted on lately.
+    """Whether items the user already acted on may come back. Unset: as the catalogue's policy says, which by default hides items that the
+    user bought, finished, rated, liked, saved, shared, put into the basket, disliked or hid, and lets others (clicked, viewed in part,
+    commented on) come back, further down. True: all but hidden and disliked ones, as if they were new. False: none that the user
+    acted on lately.
     """
     @_builtins.property
     def anonymous(self) -> Global___AnonymousProfile:
