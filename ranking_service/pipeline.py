@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -28,7 +27,7 @@ from ranking_service.taste import Taste
 from ranking_service.users.user_state import Statistics
 from service_runtime.errors import DependencyUnavailable, FailedPrecondition
 from service_runtime.telemetry import get_logger
-from zhiyin.retrieval.v1.retrieval_service_pb2 import SearchResponse
+from zhiyin.retrieval.v1.retrieval_service_pb2 import SearchRequest, SearchResponse
 
 log = get_logger(__name__)
 
@@ -45,6 +44,10 @@ class ListLimits:
     max_candidates: int = 200
     max_length: int = 200
 
+
+T = TypeVar("T")
+Asked = tuple[dict[SourceKind, Plan], SearchRequest]
+"""The sources' plans, and the one request they make together."""
 
 Weights = Callable[[Taste], Mapping[SourceKind, float]]
 """How much each source counts for a taste."""
@@ -97,12 +100,14 @@ class Recommender:
         with journal.stage("user"):
             taste = await self._understanding.of(query, journal)
         with journal.stage("sources"):
-            plans = self.ask_sources(taste, journal)
+            asked = await self._in_thread(self._ask, taste, journal)
         with journal.stage("retrieve"):
-            taste, plans, reply = await self._retrieve(taste, plans, journal)
-        # Numbers from here on: in a thread, so that the event loop goes on answering others.
-        rank = functools.partial(self._rank, taste, plans, reply, journal, list_id or secrets.token_urlsafe(9))
-        return await asyncio.get_running_loop().run_in_executor(self._executor, rank)
+            taste, plans, reply = await self._retrieve(taste, asked, journal)
+        return await self._in_thread(self._rank, taste, plans, reply, journal, list_id or secrets.token_urlsafe(9))
+
+    async def _in_thread(self, function: Callable[..., T], *arguments: object) -> T:
+        """Runs what computes in a thread, so that the event loop goes on answering others."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
 
     def _rank(
         self, taste: Taste, plans: Mapping[SourceKind, Plan], reply: SearchResponse, journal: Journal, list_id: str
@@ -135,29 +140,31 @@ class Recommender:
                 journal.degrade(source.kind.component, "FAILED", "the source failed; the log of the service says why")
         return plans
 
+    def _ask(self, taste: Taste, journal: Journal) -> Asked:
+        plans = self.ask_sources(taste, journal)
+        latest = [interaction.item_id for interaction in reversed(taste.state.recent) if interaction.item_id]
+        return plans, search_request(taste.query, plans, in_order_of_weight(dropped_ids(taste), latest))
+
     async def _retrieve(
-        self, taste: Taste, plans: dict[SourceKind, Plan], journal: Journal
+        self, taste: Taste, asked: Asked, journal: Journal
     ) -> tuple[Taste, dict[SourceKind, Plan], SearchResponse]:
         """One search for everything. Text vectors that turn out to be of another model: encoded anew, then left out."""
         try:
-            return await self._search(taste, plans)
+            return await self._search(taste, asked)
         except FailedPrecondition:
             self._encoder.forget()
             taste = await self._understanding.with_vectors(taste, journal)
         try:
-            return await self._search(taste, self.ask_sources(taste, journal))
+            return await self._search(taste, await self._in_thread(self._ask, taste, journal))
         except FailedPrecondition as error:
             for kind, vector in ((SourceKind.QUERY, taste.query_vector), (SourceKind.PROFILE, taste.profile_vector)):
                 if vector is not None:
                     journal.degrade(kind.component, "MODEL_MISMATCH", error.message)
             taste = replace(taste, query_vector=None, profile_vector=None)
-        return await self._search(taste, self.ask_sources(taste, journal))
+        return await self._search(taste, await self._in_thread(self._ask, taste, journal))
 
-    async def _search(
-        self, taste: Taste, plans: dict[SourceKind, Plan]
-    ) -> tuple[Taste, dict[SourceKind, Plan], SearchResponse]:
-        latest = [interaction.item_id for interaction in reversed(taste.state.recent) if interaction.item_id]
-        request = search_request(taste.query, plans, in_order_of_weight(dropped_ids(taste), latest))
+    async def _search(self, taste: Taste, asked: Asked) -> tuple[Taste, dict[SourceKind, Plan], SearchResponse]:
+        plans, request = asked
         if not request.queries and not request.hydrate_item_ids:
             return taste, plans, SearchResponse()
         reply = await self._retrieval.search(request)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from ranking_service.candidate import Floats, best_first
+from ranking_service.candidate import Floats, SourceKind, best_first
 from ranking_service.clients import Retrieval
 from ranking_service.diversity.knob import diverse_order
 from ranking_service.merge import merge
@@ -19,9 +20,13 @@ from ranking_service.pipeline import Recommender, Understands
 from ranking_service.query import DiversityMethod, Query
 from ranking_service.scorers.weighted_sum import z_scores
 from ranking_service.search_request import RANKING_FIELDS, SPACE, search_queries
+from ranking_service.sources.source import Plan
 from ranking_service.stages import Journal
+from ranking_service.taste import Taste
 from service_runtime.errors import NotFound, ZhiyinError
-from zhiyin.retrieval.v1.retrieval_service_pb2 import SearchRequest
+from zhiyin.retrieval.v1.retrieval_service_pb2 import SearchRequest, SearchResponse
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +80,12 @@ class Reranker:
         scores = candidates.scores
         with journal.stage("score"):
             if personal is not None:
-                scores = (1 - personalization) * z_scores(scores, 1e-6) + personalization * personal
+                own = z_scores(scores.astype(np.float64), 1e-6).astype(np.float32)
+                scores = (1 - personalization) * own + personalization * personal
         if vectors is None:
             vectors = np.zeros((len(candidates.ids), 1), np.float32)
         with journal.stage("diversify"):
-            rows = await asyncio.get_running_loop().run_in_executor(
-                self._executor, _order, candidates.ids, scores, vectors, query.diversity, query.method, places
-            )
+            rows = await self._in_thread(_order, candidates.ids, scores, vectors, query.diversity, query.method, places)
         return Reranked(rows, scores)
 
     async def _ask_catalogue(
@@ -91,7 +95,9 @@ class Reranker:
         try:
             with journal.stage("user"):
                 taste = await self._understanding.of(query, journal) if personalization > 0 else None
-            plans = self._recommender.ask_sources(taste, journal) if taste is not None else {}
+            plans: Mapping[SourceKind, Plan] = {}
+            if taste is not None:
+                plans = await self._in_thread(self._recommender.ask_sources, taste, journal)
             with journal.stage("retrieve"):
                 request = SearchRequest(
                     catalog=query.catalog,
@@ -110,6 +116,11 @@ class Reranker:
                 "dependency:retrieval", "UNAVAILABLE", f"ordered by the caller's scores alone: {error.message}"
             )
             return None, None
+        return await self._in_thread(self._judge, candidates, taste, plans, reply)
+
+    def _judge(
+        self, candidates: Candidates, taste: Taste | None, plans: Mapping[SourceKind, Plan], reply: SearchResponse
+    ) -> tuple[Floats, Floats | None]:
         merged = merge(plans, reply)
         rows = {item.id: row for row, item in enumerate(merged.items)}
         known = np.array([place for place, item_id in enumerate(candidates.ids) if item_id in rows], dtype=np.int32)
@@ -122,6 +133,9 @@ class Reranker:
         if len(known):
             personal[known] = z_scores(self._recommender.score(taste, plans, pool).total, 1e-6)
         return vectors, personal
+
+    async def _in_thread(self, function: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
 
 
 def _order(

@@ -51,7 +51,9 @@ class Understanding:
             likes = tuple(anchor for anchor in taste.likes if anchor.item_id in known)
             dislikes = tuple(anchor for anchor in taste.dislikes if anchor.item_id in known)
             taste = replace(taste, likes=likes, dislikes=dislikes, known_items=known)
-        taste = replace(taste, interests=_interests(taste))
+        if taste.likes:
+            # Milliseconds for a hundred items.
+            taste = replace(taste, interests=await asyncio.to_thread(_interests, taste))
         return await self._with_shelf(taste, journal)
 
     async def with_vectors(self, taste: Taste, journal: Journal) -> Taste:
@@ -124,9 +126,7 @@ class Understanding:
 
 
 def _interests(taste: Taste) -> tuple[Interest, ...]:
-    """Groups of likes; one group when nothing is known about the items."""
-    if not taste.likes:
-        return ()
+    """Groups of likes, of which there are some; one group when nothing is known about the items."""
     dimensions = max((known.vector.shape[0] for known in taste.known_items.values()), default=1)
     vectors = np.zeros((len(taste.likes), dimensions), dtype=np.float32)
     for row, anchor in enumerate(taste.likes):

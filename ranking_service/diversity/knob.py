@@ -36,4 +36,6 @@ def unit_scale(scores: Floats) -> Floats:
     low, high = float(scores.min()), float(scores.max())
     if high - low < 1e-9:
         return np.ones(len(scores), dtype=np.float32)
+    # In double precision: a caller's scores may lie as far apart as single precision reaches.
+    scores = scores.astype(np.float64)
     return ((scores - low) / (high - low)).astype(np.float32)

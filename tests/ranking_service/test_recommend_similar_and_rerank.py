@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -78,6 +79,15 @@ async def test_rerank_by_score_alone(ranking: Harness) -> None:
     assert [entry.score for entry in reply.items] == [3, 2, 1]
     assert [entry.rank for entry in reply.items] == [1, 2, 3]
     assert [entry.candidate_index for entry in reply.items] == [1, 2, 0]
+
+
+async def test_rerank_of_scores_as_far_apart_as_they_get(ranking: Harness) -> None:
+    await ranking.act("u", pb2.EVENT_TYPE_LIKE, "music-10")
+    scores = {"film-1": -3e38, "film-2": 0.0, "film-3": 3e38}
+    for fields in ({}, {"user_id": "u", "personalization": 0.1}):
+        reply = await rerank(ranking, scores, **fields)
+        assert order(reply) == ["film-3", "film-2", "film-1"]
+        assert all(math.isfinite(entry.score) for entry in reply.items)
 
 
 async def test_rerank_with_vectors_needs_nobody(ranking: Harness) -> None:
