@@ -63,15 +63,16 @@ class ListServer:
     async def next_page(self, query: Query, token: PageToken, size: int, journal: Journal) -> tuple[Slate, Page]:
         """More of a list: of the very same while it is kept, else of one made anew without what was served."""
         slate = self._store.get(token.list_id)
-        if slate is None:
+        state = UserState(query.user_id)
+        if slate is not None and query.user_id:
+            with journal.stage("user"):
+                state = await self._users.read(query.catalog, query.user_id, query.consistency_token)
+        # A key is never given twice: another one means that the user whose list it was has been erased.
+        if slate is None or slate.taste.state.key not in (0, state.key):
             metrics.LISTS_REBUILT.inc()
             slate = await self._recommender.make_list(query, journal, token.list_id)
             self._store.put(slate)
             return slate, await self._in_thread(read_page, slate, size, 0, token.served)
-        with journal.stage("user"):
-            state = UserState(query.user_id)
-            if query.user_id:
-                state = await self._users.read(query.catalog, query.user_id, query.consistency_token)
         dropped = dropped_ids(first_impression(query, state))
         with journal.stage("diversify"):
             return slate, await self._in_thread(read_page, slate, size, token.places, token.served, dropped)

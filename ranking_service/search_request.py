@@ -19,6 +19,8 @@ from zhiyin.retrieval.v1.retrieval_service_pb2 import Examples, SearchQuery, Sea
 RANKING_FIELDS = ("id", "title", "categories", "language", "created_at", "prior", "revision")
 SPACE = "semantic"
 
+# The first moment that a Timestamp can name.
+_YEAR_1 = -62_135_596_800
 _MAX_EXCLUDED = 2_000
 _MAX_HYDRATED = 4_000
 
@@ -61,10 +63,10 @@ def _search_query(ask: Ask, limit: int) -> SearchQuery:
 
 
 def created_since(moment: float) -> Filter:
-    """Items created from this moment on, Unix seconds."""
+    """Items created from this moment on, Unix seconds; a moment before the year 1 is its first second."""
     condition = TimeRange(field="created_at")
     # `from` is a keyword of Python.
-    getattr(condition, "from").FromSeconds(math.floor(moment))
+    getattr(condition, "from").FromSeconds(max(math.floor(moment), _YEAR_1))
     return Filter(time_range=condition)
 
 

@@ -11,6 +11,8 @@ from ranking_service.users.user import Change, UserChange
 from ranking_service.users.user_state import Interaction, UserState
 
 _WEIGHT_OF_A_USER = 16
+# Letters of a profile that take about the memory of an interaction.
+_LETTERS_OF_AN_INTERACTION = 100
 _REMEMBERED_CHANGES = 20_000
 
 
@@ -21,7 +23,8 @@ class UserCache:
     sequence of the latest changes by user, and refuses a state that was read before its user's last change.
 
     Args:
-        max_interactions: Bound of the interactions and seen items of all states together.
+        max_interactions: Bound of the interactions, seen items and follows of all states together; a profile counts as
+            an interaction for every hundred letters.
         max_recent: Interactions kept of one user.
     """
 
@@ -126,4 +129,5 @@ def _latest(known: tuple[Interaction, ...], new: tuple[Interaction, ...], max_re
 
 
 def _weight(state: UserState) -> int:
-    return _WEIGHT_OF_A_USER + len(state.recent) + len(state.seen)
+    words = len(state.profile) // _LETTERS_OF_AN_INTERACTION + len(state.follows)
+    return _WEIGHT_OF_A_USER + len(state.recent) + len(state.seen) + words

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import grpc
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from tests.ranking_service.recommend_harness import Harness, item, running_ranking
+from tests.ranking_service.recommend_harness import Harness, ids, item, running_ranking
 from zhiyin.common.v1.embedding_pb2 import EmbeddingMatrix
 from zhiyin.ranking.v1 import ranking_service_pb2 as pb2
 
@@ -126,3 +127,11 @@ async def test_what_this_release_cannot_do(ranking: Harness) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as error:
             await call
         assert error.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+@pytest.mark.parametrize("seconds", [-62_135_596_800, -62_135_510_400, 253_402_300_799])
+async def test_a_list_may_be_for_any_moment_there_is(ranking: Harness, seconds: int) -> None:
+    await ranking.describe("u", "movie cinema")
+    context = pb2.RecommendContext(time=Timestamp(seconds=seconds))
+    for subject in ({"user": "u"}, {"anonymous": pb2.AnonymousProfile(text="song")}, {}):
+        assert ids(await ranking.recommend(**subject, context=context)) == ["a"]
