@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from retrieval_service.directory import Directory
-from retrieval_service.item_store import CatalogRow, SpaceRow
+from retrieval_service.item_store import CatalogRow
+from retrieval_service.vector_rows import SpaceRow
 from service_runtime.errors import NotFound
 
 DEFAULT_CATALOG = "default"

@@ -20,8 +20,10 @@ from retrieval_service.encoder_client import TextEncoder
 from retrieval_service.index_host import IndexHost
 from retrieval_service.item import passage_hash
 from retrieval_service.item_cache import ItemCache
-from retrieval_service.item_store import CatalogRow, Connection, ItemStore
-from retrieval_service.item_writes import ItemWrites, UpsertPlan
+from retrieval_service.item_store import CatalogRow, ItemStore
+from retrieval_service.item_writes import ItemWrites
+from retrieval_service.upsert_plan import UpsertPlan
+from retrieval_service.vector_rows import Connection
 from retrieval_service.write_messages import (
     CatalogCreated,
     CatalogDropped,
@@ -96,13 +98,13 @@ class CatalogWriter:
         """Plans a batch and encodes what has no vector. Refuses before any work is spent.
 
         Raises:
-            ZhiyinError: As ItemWrites.plan_upsert, or of the encoder.
+            ZhiyinError: As UpsertPlanner.plan, or of the encoder.
         """
         state = self._registry.get(batch.catalog)
 
         def plan() -> UpsertPlan:
             with self._store.reading() as connection:
-                return self._writes.plan_upsert(connection, state.row.catalog_id, batch, datetime.now(UTC))
+                return self._writes.planner.plan(connection, state.row.catalog_id, batch, datetime.now(UTC))
 
         prepared = PreparedUpsert(batch, await self._in_thread(plan))
         await self._encode(prepared, prepared.plan.missing({}))

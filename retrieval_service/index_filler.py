@@ -6,15 +6,17 @@ as live writes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
 
 from retrieval_service import snapshot
 from retrieval_service.index_messages import IndexFigures
-from retrieval_service.item_store import Connection, ItemStore, SpaceRow
+from retrieval_service.item_store import ItemStore
 from retrieval_service.snapshot import SnapshotDamagedError
+from retrieval_service.vector_rows import Connection, SpaceRow
 from retrieval_service.worker_client import IndexWorkerProcess, WorkerFailedError
 
 
@@ -33,6 +35,13 @@ class IndexFiller:
     def folder(self, catalog_id: int) -> Path:
         """Where the snapshots of a catalogue are."""
         return self._folder / str(catalog_id)
+
+    def forget_others(self, catalog_ids: Collection[int]) -> None:
+        """Drops snapshots of catalogues that are gone: one may have been under way when its catalogue was dropped."""
+        known = {str(catalog_id) for catalog_id in catalog_ids}
+        for path in self._folder.glob("*"):
+            if path.is_dir() and path.name not in known:
+                shutil.rmtree(path, ignore_errors=True)
 
     def fill(
         self, worker: IndexWorkerProcess, catalog_id: int, figures: IndexFigures, *, from_snapshot: bool = True

@@ -20,9 +20,15 @@ from numpy.typing import NDArray
 
 from retrieval_service import metrics
 from retrieval_service.index_filler import IndexFiller
-from retrieval_service.index_messages import HostHits, HostQuery, IndexChange, IndexFigures
+from retrieval_service.index_messages import (
+    HostHits,
+    HostQuery,
+    IndexChange,
+    IndexFigures,
+    search_answer,
+    search_frame,
+)
 from retrieval_service.item_store import ItemStore
-from retrieval_service.search_plan import Plan
 from retrieval_service.worker_client import IndexWorkerProcess, WorkerFailedError, WorkerGoneError
 from service_runtime.errors import DependencyUnavailable
 from service_runtime.telemetry import get_logger
@@ -72,6 +78,7 @@ class IndexHost:
     def start(self, catalog_ids: Sequence[int]) -> None:
         """Starts a worker with the indexes of these catalogues; returns when they are searchable."""
         with self._changing:
+            self._filler.forget_others(catalog_ids)
             self._figures = {catalog_id: IndexFigures() for catalog_id in catalog_ids}
             self._switch_to(self._filled_worker())
 
@@ -144,40 +151,10 @@ class IndexHost:
         Raises:
             DependencyUnavailable: No worker answered in time.
         """
-        filters: dict[int, int] = {}
-        blobs: list[NDArray[np.uint8]] = []
-        vectors = [query.vector for query in queries if query.vector is not None]
-        asked, taken = [], 0
-        for query in queries:
-            position = -1
-            if query.allowed is not None:
-                position = filters.setdefault(id(query.allowed), len(blobs))
-                if position == len(blobs):
-                    blobs.append(np.frombuffer(query.allowed.serialize(), dtype=np.uint8))
-            asked.append(
-                {
-                    "limit": query.limit,
-                    "vector": taken if query.vector is not None else -1,
-                    "examples": list(query.examples),
-                    "filter": position,
-                    "denied": list(query.denied),
-                    "exact": query.exact,
-                }
-            )
-            taken += query.vector is not None
-        matrix = np.stack(vectors) if vectors else np.empty((0, 0), dtype=np.float32)
-        answer = self._ask(
-            {"op": "search", "key": str(catalog_id), "queries": asked}, (matrix, *blobs), timeout_s=timeout_s
-        )
-        if answer is None:
-            return None
-        reply, (numbers, scores, transformed) = answer
-        hits, start = [], 0
-        for count, plan, vector in zip(reply["counts"], reply["plans"], transformed, strict=True):
-            end = start + count
-            hits.append(HostHits(numbers[start:end].tolist(), scores[start:end].tolist(), Plan(plan), vector))
-            start = end
-        return hits, reply["sequence"]
+        queries_asked, arrays = search_frame(queries)
+        frame = {"op": "search", "key": str(catalog_id), "queries": queries_asked}
+        answer = self._ask(frame, arrays, timeout_s=timeout_s)
+        return None if answer is None else search_answer(*answer)
 
     def vectors(self, catalog_id: int, numbers: Sequence[int], timeout_s: float) -> NDArray[np.float16] | None:
         """Vectors of items as the space compares them, zeros where there is none; None: no index yet."""

@@ -77,3 +77,41 @@ class IndexFigures:
         self.sequence, self.live, self.tombstones = reply["sequence"], reply["live"], reply["tombstones"]
         self.epoch, self.has_graph = reply["epoch"], reply["has_graph"]
         self.graph_backlog = reply["graph_backlog"]
+
+
+def search_frame(queries: Sequence[HostQuery]) -> tuple[list[dict[str, Any]], list[NDArray[Any]]]:
+    """Queries for the worker: headers, and the arrays they point into (all vectors as one, then each filter once)."""
+    filters: dict[int, int] = {}
+    blobs: list[NDArray[Any]] = []
+    vectors: list[NDArray[np.float32]] = []
+    headers: list[dict[str, Any]] = []
+    for query in queries:
+        position = -1
+        if query.allowed is not None:
+            position = filters.setdefault(id(query.allowed), len(blobs))
+            if position == len(blobs):
+                blobs.append(np.frombuffer(query.allowed.serialize(), dtype=np.uint8))
+        headers.append(
+            {
+                "limit": query.limit,
+                "vector": len(vectors) if query.vector is not None else -1,
+                "examples": list(query.examples),
+                "filter": position,
+                "denied": list(query.denied),
+                "exact": query.exact,
+            }
+        )
+        if query.vector is not None:
+            vectors.append(query.vector)
+    return headers, [np.stack(vectors) if vectors else np.empty((0, 0), dtype=np.float32), *blobs]
+
+
+def search_answer(reply: Mapping[str, Any], arrays: Sequence[NDArray[Any]]) -> tuple[list[HostHits], int]:
+    """The worker's answer: hits of each query, and the sequence of the state they are of."""
+    numbers, scores, transformed = arrays
+    hits, start = [], 0
+    for count, plan, vector in zip(reply["counts"], reply["plans"], transformed, strict=True):
+        end = start + count
+        hits.append(HostHits(numbers[start:end].tolist(), scores[start:end].tolist(), Plan(plan), vector))
+        start = end
+    return hits, reply["sequence"]

@@ -19,8 +19,9 @@ from retrieval_service.filters import Filter
 from retrieval_service.index_host import IndexHost
 from retrieval_service.index_messages import HostHits, HostQuery
 from retrieval_service.item_cache import Hidden, MakeView
-from retrieval_service.item_store import ItemStore, SpaceRow
+from retrieval_service.item_store import ItemStore
 from retrieval_service.search_plan import Plan
+from retrieval_service.vector_rows import SpaceRow
 from service_runtime.errors import InvalidRequest, SpaceMismatch, Violation
 
 

@@ -18,12 +18,13 @@ from retrieval_service.encoder_client import EncoderClient
 from retrieval_service.index_host import IndexHost
 from retrieval_service.index_maintenance import IndexMaintenance, MaintenanceSettings
 from retrieval_service.item_cache import ItemCache
-from retrieval_service.item_store import CatalogRow, Connection, ItemStore
+from retrieval_service.item_store import CatalogRow, ItemStore
 from retrieval_service.item_writes import ItemWrites
 from retrieval_service.search import Searcher
 from retrieval_service.servicer import RetrievalServicer
 from retrieval_service.serving import Serving
 from retrieval_service.settings import RetrievalSettings
+from retrieval_service.vector_rows import Connection
 from retrieval_service.write_messages import Committed
 from service_runtime.channels import open_channel
 from service_runtime.errors import ZhiyinError

@@ -22,10 +22,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from retrieval_service import snapshot
-from retrieval_service.item_store import Connection, ItemStore, SpaceRow
+from retrieval_service.item_store import ItemStore
 from retrieval_service.parent_watch import exit_with_parent
 from retrieval_service.snapshot import SnapshotDamagedError
 from retrieval_service.space_index import Geometry, SpaceIndex
+from retrieval_service.vector_rows import Connection, SpaceRow
 
 
 def build(store: ItemStore, catalog_id: int, folder: Path, rebuild_above: float) -> dict[str, object]:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from retrieval_service.directory import ItemChange
 from retrieval_service.index_messages import IndexChange
 from retrieval_service.item import Item
-from retrieval_service.item_store import CatalogRow, SpaceRow
+from retrieval_service.item_store import CatalogRow
+from retrieval_service.vector_rows import SpaceRow
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,7 +85,9 @@ class FakeEncoder(pb_grpc.EncoderServiceServicer):
         async for request in request_iterator:
             response = pb.EmbedStreamResponse(batch_number=request.batch_number)
             if self.failure is not None:
-                response.error.CopyFrom(error_pb2.BatchError(code=8, reason="OVERLOADED", message="told to fail"))
+                response.error.CopyFrom(
+                    error_pb2.BatchError(code=self.failure.value[0], reason="FAILED", message="told to fail")
+                )
             elif not 1 <= len(request.texts) <= self.max_texts:
                 response.error.CopyFrom(error_pb2.BatchError(code=3, reason="INVALID_REQUEST", message="count"))
             else:

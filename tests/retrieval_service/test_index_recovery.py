@@ -177,6 +177,14 @@ async def test_a_renewed_mean_reaches_a_graph_index(tmp_path: Path) -> None:
         assert await exact_ids(running, "足球 比赛", limit=30) == live
 
 
+async def test_a_snapshot_of_a_dropped_catalogue_is_gone_after_a_restart(tmp_path: Path) -> None:
+    left = tmp_path / "snapshots" / "77" / "snapshot-1"  # as the snapshot process leaves it when a drop overtakes it
+    left.mkdir(parents=True)
+    async with running_retrieval(tmp_path) as retrieval:
+        assert not left.parent.exists()
+        await retrieval.upsert(item("a"))
+
+
 async def test_the_store_is_opened_for_durability(tmp_path: Path) -> None:
     async with running_retrieval(tmp_path) as running:
         with running.service.store.engine.connect() as connection:

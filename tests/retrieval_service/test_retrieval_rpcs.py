@@ -182,6 +182,16 @@ async def test_a_dead_encoder_is_unavailable_and_nothing_is_written(retrieval: R
     assert retrieval.service.readiness() is None  # a dependency that fails is not our readiness
 
 
+async def test_a_batch_that_the_encoder_cannot_do_in_time_is_the_deadline_and_not_worth_a_retry(
+    retrieval: Retrieval,
+) -> None:
+    retrieval.encoder.failure = grpc.StatusCode.DEADLINE_EXCEEDED
+    assert await code_of(retrieval.upsert(*many_items(40))) == (
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        "DEADLINE_TOO_SHORT",
+    )
+
+
 async def test_another_model_is_refused_naming_both_fingerprints(tmp_path: Path) -> None:
     async with running_retrieval(tmp_path, FakeEncoder("model-one")) as running:
         await running.upsert(item("a", "blue song"))

@@ -1,0 +1,100 @@
+"""The tables of the item store."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import BigInteger, Column, ForeignKey, Integer, LargeBinary, MetaData, Table, Text, UniqueConstraint
+
+metadata = MetaData()
+_id = BigInteger().with_variant(Integer, "sqlite")  # SQLite: only INTEGER PRIMARY KEY is the row id
+
+
+def _catalog_id(**options: Any) -> Column[int]:
+    return Column("catalog_id", _id, ForeignKey("catalogs.catalog_id"), nullable=False, **options)
+
+
+catalogs = Table(
+    "catalogs",
+    metadata,
+    Column("catalog_id", _id, primary_key=True, autoincrement=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("display_name", Text, nullable=False),
+    Column("created_at_us", BigInteger, nullable=False),
+    sqlite_autoincrement=True,  # the id of a dropped catalogue never comes back
+)
+head = Table(
+    "catalog_head",
+    metadata,
+    _catalog_id(primary_key=True),
+    Column("seq", BigInteger, nullable=False),
+    Column("next_number", BigInteger, nullable=False),
+)
+dropped = Table(
+    "dropped_catalogs",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("seq", BigInteger, nullable=False),
+)
+attribute_kinds = Table(
+    "attribute_kinds",
+    metadata,
+    _catalog_id(primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+)
+spaces = Table(
+    "spaces",
+    metadata,
+    _catalog_id(primary_key=True),
+    Column("space", Text, primary_key=True),
+    Column("version", BigInteger, primary_key=True),
+    Column("dimensions", Integer, nullable=False),
+    Column("metric", Text, nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("vector_count", BigInteger, nullable=False),
+    Column("vector_total", LargeBinary, nullable=False),  # float64, for the mean
+    Column("mean", LargeBinary),  # float32, what is subtracted; NULL: nothing
+    Column("mean_epoch", BigInteger, nullable=False),
+    Column("changed_since_mean", BigInteger, nullable=False),
+)
+items = Table(
+    "items",
+    metadata,
+    _catalog_id(primary_key=True),
+    Column("item_id", Text, primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("passage_hash", LargeBinary, nullable=False),
+    Column("text_truncated", Integer, nullable=False),
+    Column("payload", LargeBinary, nullable=False),  # zhiyin.common.v1.Item
+    UniqueConstraint("catalog_id", "number"),
+)
+vectors = Table(
+    "vectors",
+    metadata,
+    _catalog_id(primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("data", LargeBinary, nullable=False),  # float32, little-endian, as the encoder gave it: not centred
+    sa.Index("vectors_by_sequence", "catalog_id", "sequence"),
+)
+deletions = Table(
+    "deletions",
+    metadata,
+    _catalog_id(primary_key=True),
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+)
+request_ids = Table(
+    "request_ids",
+    metadata,
+    _catalog_id(primary_key=True),
+    Column("request_id", Text, primary_key=True),
+    Column("request_hash", LargeBinary, nullable=False),
+    Column("response", LargeBinary, nullable=False),
+    Column("created_at_us", BigInteger, nullable=False),
+    sa.Index("request_ids_by_time", "created_at_us"),
+)
