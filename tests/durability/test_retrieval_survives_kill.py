@@ -36,10 +36,11 @@ async def service_process(
     process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
     assert process.stderr is not None
     reader = process.stderr
-    address = ""
+    address, said = "", b""
     while not address:
         line = await asyncio.wait_for(reader.readline(), 30)
-        assert line, "the service ended before it listened"
+        said += line
+        assert line, f"the service ended before it listened: {said[-2000:].decode(errors='replace')}"
         with contextlib.suppress(ValueError):
             event = json.loads(line)
             address = event.get("address", "") if event.get("event") == "listening" else ""
