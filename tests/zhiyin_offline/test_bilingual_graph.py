@@ -17,7 +17,7 @@ from encoder_service.tokenization import TextTokenizer
 from zhiyin_offline.bilingual.packed_model import PackedModel
 from zhiyin_offline.bilingual.vocabulary import PAD_TOKEN_ID, kept_pieces
 
-SMALLEST_COSINE = {"fp32": 0.999999, "int8": 0.998, "int4": 0.9995}
+SMALLEST_COSINE = {"fp32": 0.999999, "int8": 0.999, "int4": 0.9995}
 PRECISIONS = list(SMALLEST_COSINE)
 
 

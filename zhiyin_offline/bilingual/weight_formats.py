@@ -100,6 +100,11 @@ class Int8Rows(_FourBitTable):
     def linear(self, graph: GraphWriter, value: str, layer: Linear, name: str) -> str:
         """See `WeightFormat.linear`."""
         weights = layer.weight.dequantized()
+        if layer.loudness is not None:
+            # Exact, being powers of two: what the input loses, the weights gain.
+            quieter = graph.constant(f"{name}.quieter", 1 / layer.loudness)
+            value = graph.node("Mul", [value, quieter], f"{name}.damped")
+            weights *= layer.loudness
         weight_scales = np.maximum(np.abs(weights).max(axis=1) / 127, 1e-12).astype(np.float32)
         codes = np.rint(weights / weight_scales[:, None]).astype(np.int8)
 
