@@ -19,7 +19,7 @@ from ranking_service.merge import merge
 from ranking_service.query import Query
 from ranking_service.scorers.nudges import nudges
 from ranking_service.scorers.weighted_sum import Scores, weighted_sum
-from ranking_service.search_request import SPACE, search_request
+from ranking_service.search_request import search_request, space_of
 from ranking_service.selectors.slate import Slate, Versions, make_slate
 from ranking_service.sources.source import Plan, Source
 from ranking_service.stages import Journal
@@ -168,8 +168,8 @@ class Recommender:
         if not request.queries and not request.hydrate_item_ids:
             return taste, plans, SearchResponse()
         reply = await self._retrieval.search(request)
-        version = reply.space_versions.get(SPACE, 0)
-        comparable = {i: known for i, known in taste.known_items.items() if known.space_version == version}
+        space = space_of(reply)
+        comparable = {i: known for i, known in taste.known_items.items() if known.space == space}
         return replace(taste, known_items=comparable), plans, reply
 
     def score(self, taste: Taste, plans: Mapping[SourceKind, Plan], pool: Pool) -> Scores:

@@ -13,7 +13,7 @@ from ranking_service.sources.source import Ask, Plan
 from ranking_service.vector_cache import TextVector
 from zhiyin.common.v1.embedding_pb2 import VECTOR_DTYPE_FLOAT32, Embedding
 from zhiyin.common.v1.filter_pb2 import Filter, TimeRange
-from zhiyin.retrieval.v1.retrieval_service_pb2 import Examples, SearchQuery, SearchRequest, WeightedItem
+from zhiyin.retrieval.v1.retrieval_service_pb2 import Examples, SearchQuery, SearchRequest, SearchResponse, WeightedItem
 
 # What ranking reads of an item; everything else is read for the items of the page only.
 RANKING_FIELDS = ("id", "title", "categories", "language", "created_at", "prior", "revision")
@@ -60,6 +60,14 @@ def _search_query(ask: Ask, limit: int) -> SearchQuery:
     if ask.created_since is not None:
         query.filter.CopyFrom(created_since(ask.created_since))
     return query
+
+
+def space_of(reply: SearchResponse) -> str:
+    """Names the space of a reply's vectors: its version and its model. Vectors under different names never meet.
+
+    A catalogue that is dropped and made again starts at version 1 too, perhaps with another model.
+    """
+    return f"{reply.space_versions.get(SPACE, 0)}/{reply.item_vectors.space_fingerprint}"
 
 
 def created_since(moment: float) -> Filter:

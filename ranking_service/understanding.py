@@ -14,7 +14,7 @@ from ranking_service.catalog_scout import CatalogScout, newest_first
 from ranking_service.clients import Encoder, Retrieval, matrix_rows
 from ranking_service.interests import Interest, find_interests
 from ranking_service.query import Query
-from ranking_service.search_request import SPACE
+from ranking_service.search_request import SPACE, space_of
 from ranking_service.stages import Journal
 from ranking_service.taste import Taste, first_impression
 from ranking_service.users.user_state import UserReader, UserState
@@ -100,14 +100,14 @@ class Understanding:
             include_unavailable=True,
         )
         reply = await self._retrieval.search(request)
-        version = reply.space_versions.get(SPACE, 0)
+        space = space_of(reply)
         vectors = (
             matrix_rows(reply.item_vectors) if reply.item_vectors.rows else np.zeros((len(reply.items), 1), np.float32)
         )
         for item, vector in zip(reply.items, vectors, strict=True):
-            self._items.remember(catalog, version, item.id, item.revision, item.title, vector)
+            self._items.remember(catalog, space, item.id, item.revision, item.title, vector)
         for item_id in reply.missing_item_ids:
-            self._items.remember_missing(catalog, version, item_id)
+            self._items.remember_missing(catalog, space, item_id)
         return self._items.find(catalog, [item.id for item in reply.items])
 
     async def _with_shelf(self, taste: Taste, journal: Journal) -> Taste:

@@ -91,7 +91,7 @@ class KnownItem:
 
     Attributes:
         vector: As the semantic space compares it; shape (d,), of length 1 or 0.
-        space_version: Version of the semantic space the vector is from.
+        space: The space the vector is from, see `search_request.space_of`.
         revision: The item's revision at that time.
         title: For reasons.
         exists: False: the catalogue has no such item; remembered for a few seconds.
@@ -99,7 +99,7 @@ class KnownItem:
     """
 
     vector: Floats
-    space_version: int
+    space: str
     revision: int
     title: str
     exists: bool
@@ -107,38 +107,38 @@ class KnownItem:
 
 
 class ItemCache:
-    """Items users acted on, by catalogue, space version and item. A newer revision replaces the older one.
+    """Items users acted on, by catalogue, space and item. A newer revision replaces the older one.
 
     An entry may be up to `max_age_s` behind the catalogue. It decides how a history is grouped and worded; what is
     compared with the candidates are the examples' own vectors at the moment of the search, which retrieval takes.
     """
 
     def __init__(self, capacity: int, max_age_s: float) -> None:
-        self._entries: LruCache[tuple[str, int, str], KnownItem] = LruCache(capacity, "items")
+        self._entries: LruCache[tuple[str, str, str], KnownItem] = LruCache(capacity, "items")
         self._max_age_s = max_age_s
-        self._versions: dict[str, int] = {}
+        self._spaces: dict[str, str] = {}
 
     def find(self, catalog: str, item_ids: Iterable[str]) -> dict[str, KnownItem]:
-        """Those that are known and fresh in the catalogue's present space version."""
-        version, now = self._versions.get(catalog, 0), time.monotonic()
+        """Those that are known and fresh in the catalogue's present space."""
+        space, now = self._spaces.get(catalog, ""), time.monotonic()
         found = {}
         for item_id in item_ids:
-            known = self._entries.get((catalog, version, item_id))
+            known = self._entries.get((catalog, space, item_id))
             if known is not None and known.stale_at > now:
                 found[item_id] = known
         return found
 
-    def remember(self, catalog: str, version: int, item_id: str, revision: int, title: str, vector: Floats) -> None:
+    def remember(self, catalog: str, space: str, item_id: str, revision: int, title: str, vector: Floats) -> None:
         """Keeps what retrieval said about an item."""
-        self._versions[catalog] = version
+        self._spaces[catalog] = space
         stale_at = time.monotonic() + self._max_age_s
-        self._entries.put((catalog, version, item_id), KnownItem(vector, version, revision, title, True, stale_at))
+        self._entries.put((catalog, space, item_id), KnownItem(vector, space, revision, title, True, stale_at))
 
-    def remember_missing(self, catalog: str, version: int, item_id: str) -> None:
+    def remember_missing(self, catalog: str, space: str, item_id: str) -> None:
         """Keeps, for a moment, that there is no such item: events on unknown items must not cost a call each time."""
         nothing = np.zeros(1, dtype=np.float32)
         stale_at = time.monotonic() + min(_MISSING_AGE_S, self._max_age_s)
-        self._entries.put((catalog, version, item_id), KnownItem(nothing, version, 0, "", False, stale_at))
+        self._entries.put((catalog, space, item_id), KnownItem(nothing, space, 0, "", False, stale_at))
 
 
 def _digest(text: str) -> bytes:

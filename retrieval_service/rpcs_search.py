@@ -15,6 +15,8 @@ from service_runtime.errors import NotReady
 from service_runtime.grpc_types import ServicerContext
 from zhiyin.retrieval.v1 import retrieval_service_pb2 as pb
 
+# A replica that is further behind is not worth waiting for: the caller does better with another one.
+_SEQUENCE_WAIT_S = 2.0
 _SEQUENCE_POLL_S = 0.005
 
 
@@ -42,8 +44,9 @@ class SearchRpcs:
 
     async def _wait_for(self, state: CatalogState, sequence: int) -> None:
         deadline = request_context.current().deadline
+        give_up = time.monotonic() + min(_SEQUENCE_WAIT_S, 0.9 * deadline.remaining())
         while state.directory.sequence < sequence:
-            if deadline.remaining() < 0.05:
+            if time.monotonic() >= give_up:
                 raise NotReady(f"the catalogue is at sequence {state.directory.sequence}, {sequence} has not come yet")
             await asyncio.sleep(_SEQUENCE_POLL_S)
 

@@ -478,8 +478,8 @@ class SearchRequest(_message.Message):
     catalog: _builtins.str
     """The catalogue."""
     min_sequence: _builtins.int
-    """Answer only from a state that has seen this sequence number (of UpsertItemsResponse); waits up to the deadline, then
-    UNAVAILABLE. Unset: the present state.
+    """Answer only from a state that has seen this sequence number (of UpsertItemsResponse); waits up to two seconds within the
+    deadline, then UNAVAILABLE. Unset: the present state.
     """
     vectors_space: _builtins.str
     """Also send the vectors of the items and of the queries in this space, as FLOAT16. Empty: no vectors."""
