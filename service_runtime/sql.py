@@ -21,7 +21,8 @@ def open_engine(url: str) -> Engine:
     returns, BEGIN IMMEDIATE so that a writer takes its lock at once, and savepoints that work (the driver's own
     transaction handling is switched off). Other databases are opened as they are.
     """
-    engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+    # The parameters of a statement are what users wrote: an exception must not carry them into a log.
+    engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"), hide_parameters=True)
     if make_url(url).get_backend_name() == "sqlite":
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_sqlite)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 from typing import Any, cast
 
 import structlog
@@ -20,6 +21,8 @@ RPC_SECONDS = Histogram(
 )
 RPC_IN_FLIGHT = Gauge("zhiyin_rpc_in_flight", "Calls being served.", ["method"])
 SERVICE_READY = Gauge("zhiyin_service_ready", "1 while the service reports SERVING.", ["service"])
+
+_MAX_TRACE_LINES = 200
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
@@ -40,7 +43,7 @@ def configure_logging(service: str, level: str, log_format: str) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.StackInfoRenderer(),
-            structlog.processors.format_exc_info,
+            structlog.processors.ExceptionRenderer(exception_places),
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
@@ -48,9 +51,27 @@ def configure_logging(service: str, level: str, log_format: str) -> None:
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.clear_contextvars()
-    logging.basicConfig(
-        level=logging.WARNING, stream=sys.stderr, format=f"%(levelname)s {service} %(name)s %(message)s"
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter(f"%(levelname)s {service} %(name)s %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+
+
+def exception_places(exc_info: structlog.typing.ExcInfo) -> str:
+    """Which exceptions were raised where, without their messages: those may quote what a user wrote."""
+    lines: list[str] = []
+    cause: BaseException | None = exc_info[1]
+    while cause is not None and len(lines) < _MAX_TRACE_LINES:
+        lines.append(f"{type(cause).__module__}.{type(cause).__qualname__}")
+        lines += [f"  {at.filename}:{at.lineno} in {at.name}" for at in traceback.extract_tb(cause.__traceback__)]
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    return "\n".join(lines)
+
+
+class _Formatter(logging.Formatter):
+    """Logs of libraries, with the same care."""
+
+    def formatException(self, ei: Any) -> str:
+        return exception_places(ei)
 
 
 def _add_request_id(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
