@@ -186,17 +186,19 @@ class SqlWriter(Generic[T]):
         return result, None
 
     def _stop(self, error: BaseException, group: list[_Job[T]]) -> None:
-        _log.critical("writer_stopped", store=self._name, error=repr(error), exc_info=error)
+        _log.critical("writer_stopped", store=self._name, error=type(error).__name__, exc_info=error)
         with self._condition:
             self._failure = error
             waiting = [*group, *self._waiting]
             self._waiting.clear()
             self._queued_bytes = 0
-        # The jobs of the group may be committed: the caller must not believe that they are not.
-        for job in waiting:
-            _resolve(job, None, NotReady(f"the {self._name} store has failed; the write may or may not be durable"))
-        if self._on_fatal is not None:
-            self._on_fatal(error)
+        try:
+            if self._on_fatal is not None:
+                self._on_fatal(error)
+        finally:
+            # The jobs of the group may be committed: the caller must not believe that they are not.
+            for job in waiting:
+                _resolve(job, None, NotReady(f"the {self._name} store has failed; the write may or may not be durable"))
 
 
 def _is_data_error(error: DBAPIError) -> bool:
@@ -214,6 +216,8 @@ def _resolve(job: _Job[Any], result: Any, error: BaseException | None) -> None:
             return
         if error is None:
             job.future.set_result(result)
+        elif isinstance(error, StopIteration):  # no future takes one, and its caller would wait for ever
+            job.future.set_exception(RuntimeError("a write raised StopIteration"))
         else:
             job.future.set_exception(error)
 

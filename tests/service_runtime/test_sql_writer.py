@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, event, text
 
 from service_runtime.errors import NotReady, Overloaded, RevisionConflict, StoreUnavailable
 from service_runtime.sql import open_engine, reader, sqlite_url
@@ -155,6 +156,101 @@ async def test_when_memory_and_store_disagree_the_writer_stops_and_says_so(engin
     with pytest.raises(NotReady):
         await writer.submit(insert(2), 1)
     assert stored(engine) == [1]  # durable: a restart replays it
+
+
+async def test_a_job_cancelled_while_it_runs_is_finished(engine: Engine) -> None:
+    gate, entered = threading.Event(), threading.Event()
+
+    def slow(connection: Connection) -> int:
+        entered.set()
+        gate.wait(10)
+        return insert(1)(connection)  # type: ignore[no-any-return]
+
+    applied: list[int] = []
+    writer = SqlWriter(engine, apply=applied.extend, name="test")
+    writer.start()
+    leaving = asyncio.ensure_future(writer.submit(slow, 1))
+    await asyncio.to_thread(entered.wait, 10)
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    gate.set()
+    await writer.submit(insert(2), 1)
+    await writer.close()
+    assert stored(engine) == applied == [1, 2]
+
+
+async def test_closing_finishes_what_waits_and_refuses_what_comes(engine: Engine) -> None:
+    gate, entered = threading.Event(), threading.Event()
+
+    def blocked(connection: Connection) -> int:
+        entered.set()
+        gate.wait(10)
+        return insert(0)(connection)  # type: ignore[no-any-return]
+
+    writer: SqlWriter[int] = SqlWriter(engine, apply=lambda _: None, name="test")
+    writer.start()
+    jobs = [asyncio.ensure_future(writer.submit(job, 1)) for job in (blocked, insert(1), insert(2))]
+    await asyncio.to_thread(entered.wait, 10)
+    closing = asyncio.create_task(writer.close())
+    await asyncio.sleep(0.05)
+    with pytest.raises(NotReady):
+        await writer.submit(insert(3), 1)
+    gate.set()
+    assert await asyncio.gather(*jobs) == [0, 1, 2]
+    await closing
+    assert stored(engine) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "bug", [RuntimeError("x"), KeyError("x"), StopIteration(), UnicodeEncodeError("a", "", 0, 1, "")]
+)
+async def test_the_writer_survives_a_bug_in_a_job(engine: Engine, bug: Exception) -> None:
+    def broken(connection: Connection) -> int:
+        connection.execute(text("INSERT INTO numbers VALUES (7)"))
+        raise bug
+
+    writer: SqlWriter[int] = SqlWriter(engine, apply=lambda _: None, name="test")
+    writer.start()
+    failed, fine = await asyncio.wait_for(
+        asyncio.gather(writer.submit(broken, 1), writer.submit(insert(1), 1), return_exceptions=True), 10
+    )
+    await writer.close()
+    assert isinstance(failed, Exception)
+    assert fine == 1
+    assert stored(engine) == [1]
+
+
+async def test_a_lock_held_by_another_process_is_reported_and_outlived(engine: Engine, tmp_path: Path) -> None:
+    # The wait for a lock takes ten seconds by default; this engine's connections wait a tenth of one.
+    event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA busy_timeout=100"))
+    engine.dispose()
+    writer: SqlWriter[int] = SqlWriter(engine, apply=lambda _: None, name="test")
+    writer.start()
+    other = sqlite3.connect(tmp_path / "store.db", isolation_level=None)
+    try:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreUnavailable, match="locked"):
+            await writer.submit(insert(1), 1)
+        other.execute("ROLLBACK")
+    finally:
+        other.close()
+    assert await writer.submit(insert(2), 1) == 2
+    await writer.close()
+    assert stored(engine) == [2]
+
+
+async def test_what_was_to_be_written_is_in_no_exception(engine: Engine) -> None:
+    def broken(connection: Connection) -> int:
+        connection.execute(text("INSERT INTO nowhere VALUES (:profile)"), {"profile": "secret"})
+        return 0
+
+    writer: SqlWriter[int] = SqlWriter(engine, apply=lambda _: None, name="test")
+    writer.start()
+    with pytest.raises(Exception, match="nowhere") as caught:
+        await writer.submit(broken, 1)
+    await writer.close()
+    assert "secret" not in str(caught.value)
 
 
 def test_sqlite_syncs_every_commit(engine: Engine) -> None:
