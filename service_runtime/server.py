@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -15,6 +16,7 @@ import prometheus_client
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from service_runtime.parent_watch import when_parent_is_gone
 from service_runtime.security import server_credentials
 from service_runtime.settings import ServerSettings
 from service_runtime.status_interceptor import StatusInterceptor
@@ -23,6 +25,10 @@ from service_runtime.telemetry import SERVICE_READY, configure_logging, get_logg
 _log = get_logger(__name__)
 LIVENESS = "zhiyin.liveness"
 _READINESS_PERIOD_S = 0.25
+# Beyond the calls that are served: room for health checks, and for refusals that say more than gRPC's own.
+_SPARE_CALLS = 256
+_DRAIN_POLL_S = 0.05
+_LAST_ANSWERS_S = 0.5  # for answers on their way when the last call has ended
 
 
 class Service(Protocol):
@@ -63,6 +69,8 @@ async def _run_until_signal(service: Service, settings: ServerSettings) -> None:
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
+    if settings.exit_with_parent:
+        when_parent_is_gone(lambda: os.kill(os.getpid(), signal.SIGTERM))
     running = RunningServer(service, settings)
     await running.open()
     try:
@@ -86,14 +94,14 @@ class RunningServer:
     def __init__(self, service: Service, settings: ServerSettings) -> None:
         self._service, self._settings = service, settings
         self._health = health.aio.HealthServicer()
-        self._interceptor = StatusInterceptor(settings.default_deadline_s, self._refusal)
+        self._interceptor = StatusInterceptor(settings.default_deadline_s, self._refusal, settings.max_concurrent_rpcs)
         self._started = False
         self._draining = False
         self._watch: asyncio.Task[None] | None = None
         self._metrics: tuple[WSGIServer, threading.Thread] | None = None
         self._server = grpc.aio.server(
             interceptors=[self._interceptor],
-            maximum_concurrent_rpcs=settings.max_concurrent_rpcs,
+            maximum_concurrent_rpcs=settings.max_concurrent_rpcs + _SPARE_CALLS,
             options=[
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_receive_message_length", settings.max_message_bytes),
@@ -109,7 +117,7 @@ class RunningServer:
     @property
     def address(self) -> str:
         """host:port to call."""
-        return f"{self._settings.host}:{self.port}"
+        return _target(self._settings.host, self.port)
 
     async def open(self) -> None:
         """Binds the port: alive, not ready."""
@@ -120,7 +128,7 @@ class RunningServer:
         await self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
         await self._set_ready(False)
         credentials = server_credentials(self._settings)
-        target = f"{self._settings.host}:{self._settings.port}"
+        target = _target(self._settings.host, self._settings.port)
         try:
             self.port = (
                 self._server.add_insecure_port(target)
@@ -129,10 +137,19 @@ class RunningServer:
             )
         except RuntimeError as error:
             raise SystemExit(f"{self._service.name}: cannot listen on {target}: {error}") from None
+        self._open_metrics()
         await self._server.start()
-        if self._settings.metrics_port:
-            self._metrics = prometheus_client.start_http_server(self._settings.metrics_port, addr=self._settings.host)
         _log.info("listening", service=self._service.name, address=self.address, tls=credentials is not None)
+
+    def _open_metrics(self) -> None:
+        host, port = self._settings.host, self._settings.metrics_port
+        if not port:
+            return
+        try:
+            self._metrics = prometheus_client.start_http_server(port, addr=host.strip("[]"))
+        except OSError as error:
+            message = f"{self._service.name}: cannot serve metrics on {_target(host, port)}: {error.strerror}"
+            raise SystemExit(message) from None
 
     async def start(self) -> None:
         """Starts the service and reports SERVING once it is ready."""
@@ -151,7 +168,7 @@ class RunningServer:
         _log.info("draining", service=self._service.name, in_flight=self._interceptor.in_flight)
         if self._started:
             await asyncio.sleep(self._settings.drain_delay_s)
-        await self._server.stop(self._settings.grace_s)
+        await self._finish_calls()
         await self._service.close()
         if self._metrics is not None:
             endpoint, thread = self._metrics
@@ -159,6 +176,15 @@ class RunningServer:
             endpoint.server_close()
             await asyncio.to_thread(thread.join)
         _log.info("stopped", service=self._service.name, in_flight=self._interceptor.in_flight)
+
+    async def _finish_calls(self) -> None:
+        """Refuses new calls and waits for the running ones; not for those who watch our health, who never leave."""
+        stopped = asyncio.create_task(self._server.stop(self._settings.grace_s))
+        self._interceptor.end_streams()
+        while self._interceptor.in_flight and not stopped.done():
+            await asyncio.wait({stopped}, timeout=_DRAIN_POLL_S)
+        await self._server.stop(min(_LAST_ANSWERS_S, self._settings.grace_s))
+        await stopped
 
     def _refusal(self) -> str | None:
         if not self._started:
@@ -182,6 +208,10 @@ class RunningServer:
         SERVICE_READY.labels(self._service.name).set(1 if ready else 0)
         for name in ("", self._service.full_name):
             await self._health.set(name, status)
+
+
+def _target(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
 
 
 @contextlib.asynccontextmanager

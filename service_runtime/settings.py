@@ -5,12 +5,15 @@ Read once, in a service's `__main__`, through `load_settings`; nothing deeper do
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Self, TypeVar
 
+import yaml
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
@@ -49,6 +52,10 @@ class ServerSettings(BaseSettings):
         2.0, ge=0, le=300, description="Seconds between NOT_SERVING and refusing calls, for load balancers to notice."
     )
     grace_s: float = Field(20.0, ge=0, le=600, description="Seconds that running calls get to finish at a stop.")
+    exit_with_parent: bool = Field(
+        False,
+        description="Stop, as at SIGTERM, when standard input ends: for a parent that holds the other end of a pipe.",
+    )
 
     @model_validator(mode="after")
     def _security_is_consistent(self) -> Self:
@@ -83,6 +90,10 @@ class ServerSettings(BaseSettings):
         return init_settings, env_settings, YamlConfigSettingsSource(settings_cls)
 
 
+_SOURCES = (
+    "Settings come from these flags, then from variables ({prefix}PORT for --port), then from a YAML file named by "
+    "--config FILE (port: 50051)."
+)
 S = TypeVar("S", bound=ServerSettings)
 
 
@@ -99,15 +110,17 @@ def load_settings(cls: type[S], argv: Sequence[str]) -> S:
         argv: Flags, such as `["--port", "50051", "--config", "encoder.yaml"]`.
     """
     rest, config = _take_config_flag(list(argv))
-    if config is not None and not config.is_file():
-        print(f"--config: no file at {config}", file=sys.stderr)
+    if config is not None and (unusable := _config_fault(config)):
+        print(f"--config {config}: {unusable}", file=sys.stderr)
         raise SystemExit(2)
+    for warning in unknown_variables(cls, os.environ):
+        print(warning, file=sys.stderr)
     fields = {
         "model_config": SettingsConfigDict(**{**cls.model_config, "yaml_file": config}),
         "__module__": cls.__module__,
     }
     configured = type(cls.__name__, (cls,), fields)
-    configured.__doc__ = cls.__doc__
+    configured.__doc__ = f"{cls.__doc__}\n\n{_SOURCES.format(prefix=_prefix(cls))}"
     cli: CliSettingsSource[S] = CliSettingsSource(
         configured,
         cli_prog_name=f"python -m {cls.__module__.split(chr(46))[0]}",
@@ -134,9 +147,46 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def unknown_variables(cls: type[ServerSettings], environment: Mapping[str, str]) -> list[str]:
+    """A warning for each variable with the prefix of a service that is no setting of it: often a misspelt one.
+
+    Not an error: other programs put variables there, such as Kubernetes for a service of that name.
+    """
+    prefix = _prefix(cls)
+    known = {f"{prefix}{name}".upper() for name in cls.model_fields} | {f"{prefix}ADDRESS"}
+    warnings = []
+    for name in sorted(environment):
+        if name.upper().startswith(prefix) and name.upper() not in known:
+            near = difflib.get_close_matches(name.upper(), sorted(known), n=1, cutoff=0.8)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            warnings.append(f"warning: the variable {name} is no setting of this service and counts for nothing{hint}")
+    return warnings
+
+
+def _prefix(cls: type[ServerSettings]) -> str:
+    return str(cls.model_config.get("env_prefix", ""))
+
+
+def _config_fault(config: Path) -> str | None:
+    if not config.is_file():
+        return "no such file"
+    try:
+        read = yaml.safe_load(config.read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        return "is not UTF-8"
+    except yaml.YAMLError as error:
+        return f"is not YAML: {' '.join(str(error).split())}"
+    if read is not None and not (isinstance(read, dict) and all(isinstance(key, str) for key in read)):
+        return "has to hold settings, one a line: `name: value`"
+    return None
+
+
 def _take_config_flag(argv: list[str]) -> tuple[list[str], Path | None]:
     for i, word in enumerate(argv):
-        if word == "--config" and i + 1 < len(argv):
+        if word == "--config":
+            if i + 1 == len(argv):
+                print("--config: name a file", file=sys.stderr)
+                raise SystemExit(2)
             return argv[:i] + argv[i + 2 :], Path(argv[i + 1])
         if word.startswith("--config="):
             return argv[:i] + argv[i + 1 :], Path(word.split("=", 1)[1])

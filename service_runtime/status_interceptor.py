@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -25,6 +26,7 @@ from service_runtime.errors import (
 )
 from service_runtime.grpc_types import RpcMethodHandler, ServicerContext
 from service_runtime.request_context import Deadline, RequestContext, enter
+from service_runtime.request_messages import Requests, readable, tolerant
 from service_runtime.telemetry import RPC_HANDLED, RPC_IN_FLIGHT, RPC_SECONDS, get_logger
 
 _log = get_logger(__name__)
@@ -32,6 +34,7 @@ ERROR_DOMAIN = "zhiyin"
 # A status travels in headers, 8 KiB of them in all with most servers and proxies. Its text is there twice: as it is,
 # percent-encoded (three bytes for one when it is Chinese), and within the details, as base64.
 _MAX_MESSAGE_BYTES = 500
+_RETRY_AFTER_S = 0.1  # calls take milliseconds: by then many of those that are served have ended
 _UNGUARDED = ("/grpc.",)  # health, reflection and channelz answer while the service is not ready
 
 
@@ -41,12 +44,20 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
     Args:
         default_deadline_s: Given to calls that have none.
         refusal: Says why no call can be served now (starting, draining), or None.
+        max_in_flight: Calls served at once; more are refused with Overloaded. Health checks do not count: a service
+            that is busy must not look dead.
     """
 
-    def __init__(self, default_deadline_s: float, refusal: Callable[[], str | None]) -> None:
+    def __init__(self, default_deadline_s: float, refusal: Callable[[], str | None], max_in_flight: int) -> None:
         self._default_deadline_s = default_deadline_s
         self._refusal = refusal
+        self._max_in_flight = max_in_flight
+        self._stopping = asyncio.Event()
         self.in_flight = 0
+
+    def end_streams(self) -> None:
+        """Lets every open stream finish what it has read and then end with NotReady."""
+        self._stopping.set()
 
     async def intercept_service(
         self,
@@ -69,18 +80,20 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
         behaviour = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
         wrap = self._wrap_streaming if handler.response_streaming else self._wrap_unary
         return make(
-            wrap(behaviour, method, request_id),
-            request_deserializer=handler.request_deserializer,
+            wrap(behaviour, method, request_id, bool(handler.request_streaming)),
+            request_deserializer=tolerant(handler.request_deserializer),
             response_serializer=handler.response_serializer,
         )
 
-    def _wrap_unary(self, behaviour: Any, method: str, request_id: str) -> Any:
+    def _wrap_unary(self, behaviour: Any, method: str, request_id: str, requests: bool) -> Any:
         async def call(request: Any, context: ServicerContext) -> Any:
             with _Measured(self, method) as measured:
                 try:
                     deadline = self._enter(method, request_id, context)
+                    incoming = Requests(request, self._stopping) if requests else readable(request)
                     async with asyncio.timeout(max(deadline.remaining(), 0)):
-                        response = await behaviour(request, context)
+                        response = await behaviour(incoming, context)
+                    self._require_whole(incoming)
                     measured.code = grpc.StatusCode.OK
                     return response
                 except Exception as error:
@@ -88,23 +101,33 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
 
         return call
 
-    def _wrap_streaming(self, behaviour: Any, method: str, request_id: str) -> Any:
+    def _wrap_streaming(self, behaviour: Any, method: str, request_id: str, requests: bool) -> Any:
         async def call(request: Any, context: ServicerContext) -> AsyncIterator[Any]:
             with _Measured(self, method) as measured:
                 try:
                     self._enter(method, request_id, context, streaming=True)
-                    async for response in behaviour(request, context):
-                        yield response
+                    incoming = Requests(request, self._stopping) if requests else readable(request)
+                    # No timeout here: gRPC cancels the handler of a stream when its deadline passes.
+                    async with contextlib.aclosing(behaviour(incoming, context)) as responses:
+                        async for response in responses:
+                            yield response
+                    self._require_whole(incoming)
                     measured.code = grpc.StatusCode.OK
                 except Exception as error:
                     await _abort(context, error, measured)
 
         return call
 
+    def _require_whole(self, incoming: Any) -> None:
+        if isinstance(incoming, Requests) and incoming.cut_short:
+            raise NotReady("the service is stopping; send what was not acknowledged again")
+
     def _enter(self, method: str, request_id: str, context: ServicerContext, streaming: bool = False) -> Deadline:
         refusal = self._refusal()
         if refusal is not None:
             raise NotReady(refusal)
+        if self.in_flight > self._max_in_flight:
+            raise Overloaded(f"the room for {self._max_in_flight} calls at once", _RETRY_AFTER_S)
         remaining = context.time_remaining()
         # A stream without a deadline may run for hours; each of its batches gets the default where it waits.
         default = 86_400.0 if streaming else self._default_deadline_s

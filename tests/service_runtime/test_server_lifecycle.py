@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import urllib.request
 
 import grpc
@@ -123,6 +124,26 @@ async def test_metrics_count_calls_by_code_and_hold_no_text(unused_tcp_port: int
         line = f'zhiyin_rpc_handled_total{{code="{code}",method="/zhiyin.encoder.v1.EncoderService/Embed"}}'
         assert after.get(line, 0) == before.get(line, 0) + 1
     assert not any("secret" in line for line in after)
+
+
+async def test_an_ipv6_address_works_like_any_other(unused_tcp_port: int) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    settings = ServerSettings(host="::1", drain_delay_s=0, metrics_port=unused_tcp_port)
+    async with running_server(ScriptedService(), settings) as address:
+        assert await health_of(address, LIVENESS) == SERVING
+        assert address.startswith("[::1]:")
+
+
+@pytest.mark.parametrize("which", ["port", "metrics_port"])
+async def test_a_taken_port_is_named(which: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(SystemExit, match=f"127.0.0.1:{port}"):
+            async with running_server(ScriptedService(), ServerSettings(drain_delay_s=0, **{which: port})):
+                pass
 
 
 async def metrics(port: int) -> dict[str, float]:

@@ -47,6 +47,51 @@ def test_all_faults_are_reported_at_once(capsys: pytest.CaptureFixture[str]) -> 
     assert all(name in told for name in ("port", "grace_s", "model_dir"))
 
 
+def test_faults_of_a_file_are_reported_all_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "sample.yaml"
+    file.write_text("prot: 1\ngrase_s: 3\nport: abc\nmodel_dir: x\n")
+    with pytest.raises(SystemExit) as ended:
+        load_settings(SampleSettings, ["--config", str(file)])
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert all(f"setting {name}:" in told for name in ("prot", "grase_s", "port"))
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [(b"- a\n", "name: value"), (b"a: [b\n", "not YAML"), (b"a: \xff\n", "not UTF-8"), (None, "no such file")],
+)
+def test_a_file_that_is_no_settings_file_is_said_clearly(
+    content: bytes | None, complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "sample.yaml"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(SystemExit) as ended:
+        load_settings(SampleSettings, [f"--config={file}"])
+    assert ended.value.code == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_a_misspelt_variable_is_reported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("ZHIYIN_SAMPLE_PROT", "1")
+    monkeypatch.setenv("ZHIYIN_SAMPLE_PORT", "2")
+    monkeypatch.setenv("ZHIYIN_SAMPLE_ADDRESS", "what the command line tool reads")
+    assert load_settings(SampleSettings, ["--model-dir", "x"]).port == 2
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert "ZHIYIN_SAMPLE_PROT" in warning
+    assert "did you mean ZHIYIN_SAMPLE_PORT?" in warning
+
+
+def test_help_says_what_the_settings_are_for_and_where_they_come_from(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        load_settings(SampleSettings, ["--help"])
+    assert ended.value.code == 0
+    told = " ".join(capsys.readouterr().out.split())
+    for words in ("Settings of a test.", "--config FILE", "ZHIYIN_SAMPLE_PORT", "--model-dir Path Folder."):
+        assert words in told
+
+
 @pytest.mark.parametrize(
     ("host", "extra", "allowed"),
     [
