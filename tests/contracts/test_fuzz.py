@@ -75,7 +75,7 @@ def fuzzed(minilm_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def test_random_requests_are_answered_or_refused_by_name(fuzzed: Stack) -> None:
-    hammer(fuzzed, SHORT, seed=4)
+    hammer(fuzzed, SHORT, seed=1)
 
 
 @pytest.mark.long
