@@ -1,7 +1,8 @@
 """Runs several server processes as one: started together, watched together, stopped in reverse order.
 
 Each child gets a session of its own, so that Ctrl-C in the terminal reaches only this process, which then stops the
-children one after another.
+children one after another. Its standard input is a pipe from this process: when this one is killed, the pipe ends, and a
+child that watches it (`--exit-with-parent`) stops too.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class ProcessGroup:
             with service.log_file.open("ab") as log:
                 process = subprocess.Popen(
                     service.argv,
-                    stdin=subprocess.DEVNULL,
+                    stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     env={**os.environ, **service.environment},
@@ -121,6 +122,8 @@ class ProcessGroup:
                     process.wait()
                     break
                 time.sleep(_POLL_S / 2)
+            if process.stdin is not None:
+                process.stdin.close()
 
 
 def is_serving(address: str) -> bool:

@@ -69,7 +69,8 @@ def stack_services(data_dir: Path, model_dir: Path, ports: StackPorts) -> list[S
 
 def _service(name: str, port: int, metrics_port: int, data_dir: Path, flags: Sequence[str]) -> ServiceProcess:
     # No load balancer watches these ports, so there is nobody to wait for between NOT_SERVING and the stop.
-    common = ["--host", HOST, "--port", str(port), "--metrics-port", str(metrics_port), "--drain-delay-s", "0"]
+    common = ["--host", HOST, "--port", str(port), "--metrics-port", str(metrics_port)]
+    common += ["--drain-delay-s", "0", "--exit-with-parent"]
     return ServiceProcess(
         name=name,
         argv=[sys.executable, "-m", f"{name}_service", *common, *flags],

@@ -57,6 +57,20 @@ def test_up_stops_everything_when_a_service_dies(minilm_model_dir: Path, tmp_pat
     assert not any(child.is_running() for child in children)
 
 
+def test_nothing_lives_on_when_up_is_killed(minilm_model_dir: Path, tmp_path: Path) -> None:
+    with subprocess.Popen(_up(tmp_path, minilm_model_dir), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("ready")
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        process.wait(60)
+        assert len(children) >= 3
+        _, alive = psutil.wait_procs(children, timeout=60)
+        assert not alive
+    for name in ("encoder", "retrieval", "ranking"):  # they were not killed: they drained and closed their stores
+        assert '"event": "stopped"' in (tmp_path / "logs" / f"{name}.log").read_text()
+
+
 @pytest.mark.timeout(300)
 def test_the_demo_shows_everything_and_its_second_run_imports_nothing(minilm_model_dir: Path, tmp_path: Path) -> None:
     command = _zhiyin("demo", "--model", str(minilm_model_dir), "--data-dir", str(tmp_path))
