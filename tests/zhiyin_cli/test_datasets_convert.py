@@ -60,6 +60,7 @@ def test_kuairec(test_data: Path, tmp_path: Path) -> None:
     items = _rows(tmp_path / "items.jsonl")
     assert len(items) == len({item["id"] for item in items}) == 10728
     assert all(item["title"] for item in items)
+    assert not any(item["title"] == item["text"] for item in items)
     assert items[0]["categories"] == ["颜值", "颜值随拍"]
     _assert_importable(tmp_path)
 

@@ -29,10 +29,11 @@ def _items(source: Path) -> Iterator[dict[str, Any]]:
         categories = [row[level] for level in _LEVELS if row[level] and row[level] != _NONE]
         tags = [tag.strip() for tag in row["topic_tag"].strip("[]").split(",") if tag.strip()]
         # A tenth of the videos has neither caption nor cover text: their categories are all there is to say.
+        title = cover or caption[:_TITLE_CHARACTERS] or " ".join(categories) or f"短视频 {row['video_id']}"
         yield {
             "id": row["video_id"],
-            "title": cover or caption[:_TITLE_CHARACTERS] or " ".join(categories) or f"短视频 {row['video_id']}",
-            "text": caption,
+            "title": title,
+            "text": "" if caption == title else caption,
             "categories": categories,
             "attributes": {"tags": tags[:_MOST_TAGS]} if tags else {},
             "language": "zh",
