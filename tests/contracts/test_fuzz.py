@@ -29,7 +29,7 @@ from zhiyin.ranking.v1 import ranking_service_pb2_grpc as ranking_grpc
 from zhiyin.retrieval.v1 import retrieval_service_pb2 as retrieval
 from zhiyin.retrieval.v1 import retrieval_service_pb2_grpc as retrieval_grpc
 
-SHORT, LONG = 120, 3000
+SHORT, LONG = 120, 1000
 CATALOG = "fuzz"
 ITEMS = [Item(id=f"item-{i}", title=f"Film {i}", text="A film.", categories=["film"]) for i in range(20)]
 EVENT = ranking.Event(user_id="user-1", item_id="item-1", type=ranking.EVENT_TYPE_LIKE, event_id="event-1")
