@@ -1,8 +1,8 @@
 """Runs several server processes as one: started together, watched together, stopped in reverse order.
 
 Each child gets a session of its own, so that Ctrl-C in the terminal reaches only this process, which then stops the
-children one after another. Its standard input is a pipe from this process: when this one is killed, the pipe ends, and a
-child that watches it (`--exit-with-parent`) stops too.
+children one after another. Each has a pipe from this process as standard input: when this one is killed, the pipe ends,
+and a child that watches it (`--exit-with-parent`) stops too.
 """
 
 from __future__ import annotations

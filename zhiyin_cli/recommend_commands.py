@@ -131,7 +131,7 @@ def _show(
         out.print_json(_json(response))
         return
     if response.items:
-        out.print(recommendation_table(title, response.items))
+        out.print(recommendation_table(title, response.items, width=out.width))
     else:
         out.print("nothing to recommend: the catalogue is empty, or everything in it was seen or filtered")
     for line in degraded_lines(response.degraded):

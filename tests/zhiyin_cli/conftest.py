@@ -32,6 +32,9 @@ class RecordingServices(retrieval_grpc.RetrievalServiceServicer, ranking_grpc.Ra
         self.overloads_left = 0
         self.last_recommend: ranking_pb2.RecommendRequest | None = None
         self.recommend_status: status_pb2.Status | None = None
+        self.reason = "matches your profile"
+        self.max_message_bytes = 65536
+        self.largest_message = 0
 
     def refuse_recommend(self, code: int, message: str, *details: Any) -> None:
         """Makes Recommend fail with a google.rpc.Status."""
@@ -39,11 +42,14 @@ class RecordingServices(retrieval_grpc.RetrievalServiceServicer, ranking_grpc.Ra
 
     def GetLimits(self, request: Any, context: grpc.ServicerContext) -> Any:
         if isinstance(request, retrieval_pb2.GetLimitsRequest):
-            return retrieval_pb2.GetLimitsResponse(max_items_per_batch=10, max_message_bytes=65536)
-        return ranking_pb2.GetLimitsResponse(max_events_per_batch=10, max_users_per_batch=10, max_message_bytes=65536)
+            return retrieval_pb2.GetLimitsResponse(max_items_per_batch=10, max_message_bytes=self.max_message_bytes)
+        return ranking_pb2.GetLimitsResponse(
+            max_events_per_batch=10, max_users_per_batch=10, max_message_bytes=self.max_message_bytes
+        )
 
     def ImportItems(self, requests: Any, context: grpc.ServicerContext) -> Iterator[retrieval_pb2.ImportItemsResponse]:
         for request in requests:
+            self.largest_message = max(self.largest_message, request.ByteSize())
             if self.break_stream_after_batches is not None:
                 self.break_stream_after_batches -= 1
                 if self.break_stream_after_batches < 0:
@@ -107,7 +113,7 @@ class RecordingServices(retrieval_grpc.RetrievalServiceServicer, ranking_grpc.Ra
         entry.item.title = "最新上映的电影《长津湖》"
         entry.item.categories.extend(["video", "film"])
         entry.sources.add(source=ranking_pb2.SOURCE_KIND_PROFILE, rank=1)
-        entry.reason.text = "matches your profile"
+        entry.reason.text = self.reason
         response.degraded.add(component="source:query", reason="UNAVAILABLE", message="the encoder is down")
         return response
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from google.rpc import error_details_pb2
+from rich.cells import cell_len
 from typer.testing import CliRunner, Result
 
 from zhiyin.ranking.v1 import ranking_service_pb2 as ranking_pb2
@@ -26,6 +27,17 @@ def test_the_table_shows_title_sources_and_reason(services: Any, address: str) -
     assert services.last_recommend.anonymous.text == "喜欢看电影"
     assert services.last_recommend.query_text == "战争片"
     assert not services.last_recommend.HasField("diversity")
+
+
+def test_eighty_columns_are_enough_to_read_a_list(services: Any, address: str) -> None:
+    services.reason = "Because you watched “Building a keyboard from scratch”"
+    result = CliRunner(env={"COLUMNS": "80"}).invoke(app, ["recommend", "--user", "u", "--ranking-address", address])
+    assert result.exit_code == 0, result.output
+    lines = [line.rstrip() for line in result.output.splitlines()]
+    assert max(cell_len(line) for line in lines) <= 80
+    assert any("最新上映的电影《长津湖》" in line and "1.250" in line and "profile 1" in line for line in lines)
+    assert "video/film" in [line.strip() for line in lines]
+    assert any("Because you watched “Building a" in line for line in lines)
 
 
 def test_the_json_is_the_response_in_proto3_json(services: Any, address: str) -> None:

@@ -150,7 +150,7 @@ class Demonstration:
     def _print_list(
         self, title: str, entries: Sequence[ranking_pb2.RecommendedItem], new_ids: Sequence[str] = ()
     ) -> None:
-        self._console.print(recommendation_table(title, entries, new_ids))
+        self._console.print(recommendation_table(title, entries, new_ids, width=self._console.width))
 
     def _scene(self, title: str, explanation: str) -> None:
         self._console.print(Rule(Text(title, style="bold"), align="left"))
