@@ -28,16 +28,31 @@ def connection(
     ctx: typer.Context,
     tls_ca_file: Annotated[
         Path | None,
-        typer.Option(envvar="ZHIYIN_TLS_CA_FILE", help="PEM certificates of who signed the servers': use TLS."),
+        typer.Option(
+            envvar="ZHIYIN_TLS_CA_FILE",
+            exists=True,
+            dir_okay=False,
+            help="PEM certificates of who signed the servers': use TLS.",
+        ),
     ] = None,
     tls_cert_file: Annotated[
-        Path | None, typer.Option(envvar="ZHIYIN_TLS_CERT_FILE", help="PEM certificate of this client, for mTLS.")
+        Path | None,
+        typer.Option(
+            envvar="ZHIYIN_TLS_CERT_FILE", exists=True, dir_okay=False, help="PEM certificate of this client, for mTLS."
+        ),
     ] = None,
     tls_key_file: Annotated[
-        Path | None, typer.Option(envvar="ZHIYIN_TLS_KEY_FILE", help="PEM private key of this client, for mTLS.")
+        Path | None,
+        typer.Option(
+            envvar="ZHIYIN_TLS_KEY_FILE", exists=True, dir_okay=False, help="PEM private key of this client, for mTLS."
+        ),
     ] = None,
 ) -> None:
     """Zhiyin (知音): a self-hosted, real-time recommender that other backends call over gRPC."""
+    if (tls_cert_file is None) != (tls_key_file is None):
+        raise typer.BadParameter("--tls-cert-file and --tls-key-file go together")
+    if tls_cert_file is not None and tls_ca_file is None:
+        raise typer.BadParameter("--tls-cert-file needs --tls-ca-file: without it the connection would be plaintext")
     ctx.obj = Tls(tls_ca_file, tls_cert_file, tls_key_file)
 
 

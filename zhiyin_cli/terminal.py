@@ -50,7 +50,10 @@ def refusal_text(refusal: Refusal, address: str | None = None) -> str:
     if refusal.retry_after_s is not None:
         lines.append(f"  try again in {refusal.retry_after_s:.1f} s")
     if refusal.code is grpc.StatusCode.UNAVAILABLE and not refusal.reason and address:
-        lines.append(f"  nothing answers at {address}: is `zhiyin up` running, and is the address right?")
+        lines.append(f"  nothing answers at {address}: is `zhiyin up` running, is the address right,")
+        lines.append(
+            "  and is TLS (--tls-ca-file) used exactly if the server does, with the CA that signed its certificate?"
+        )
     if refusal.code is grpc.StatusCode.DEADLINE_EXCEEDED and address:
         lines.append(f"  {address} did not answer in time")
     return "\n".join(lines)

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
 from pathlib import Path
 
 import grpc
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from pydantic import Field
 
 from service_runtime.channels import open_channel
 from service_runtime.server import running_server
 from service_runtime.settings import ServerSettings, load_settings, service_settings_config
+from tests.certificates import Authority
 from tests.service_runtime.scripted_service import ScriptedService
 from zhiyin.encoder.v1 import encoder_service_pb2 as pb
 from zhiyin.encoder.v1 import encoder_service_pb2_grpc as pb_grpc
@@ -111,45 +106,6 @@ def test_plaintext_is_refused_off_loopback(
         with pytest.raises(SystemExit):
             load_settings(SampleSettings, argv)
         assert "--insecure" in capsys.readouterr().err
-
-
-class Authority:
-    """Signs certificates for 127.0.0.1 into a folder."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self.folder, self.name = folder, name
-        self.key = ec.generate_private_key(ec.SECP256R1())
-        self.cert = self._sign(name, self.key, x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), ca=True)
-        self.file = folder / f"{name}.pem"
-        self.file.write_bytes(self.cert.public_bytes(serialization.Encoding.PEM))
-
-    def issue(self, name: str) -> tuple[Path, Path]:
-        key = ec.generate_private_key(ec.SECP256R1())
-        cert = self._sign(name, key, self.cert.subject, ca=False)
-        cert_file, key_file = self.folder / f"{name}.crt", self.folder / f"{name}.key"
-        cert_file.write_bytes(cert.public_bytes(serialization.Encoding.PEM))
-        key_file.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-        )
-        return cert_file, key_file
-
-    def _sign(self, name: str, key: ec.EllipticCurvePrivateKey, issuer: x509.Name, ca: bool) -> x509.Certificate:
-        now = datetime.datetime.now(datetime.UTC)
-        addresses = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")]
-        return (
-            x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
-            .issuer_name(issuer)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(minutes=5))
-            .not_valid_after(now + datetime.timedelta(hours=1))
-            .add_extension(x509.SubjectAlternativeName(addresses), critical=False)
-            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-            .sign(self.key, hashes.SHA256())
-        )
 
 
 async def embed(channel: grpc.aio.Channel) -> int:
