@@ -89,7 +89,11 @@ def run_import(kind: ImportKind, file: str, chosen: ImportOptions) -> tuple[Impo
     )
     with connect(chosen.address, chosen.tls) as channel:
         max_rows, max_message_bytes = kind.server_limits(channel)
-        limits = BatchLimits(max_rows=min(chosen.batch_rows, max_rows), in_flight=chosen.in_flight)
+        limits = BatchLimits(
+            max_rows=min(chosen.batch_rows, max_rows),
+            max_bytes=min(BatchLimits.max_bytes, max_message_bytes * 3 // 4),  # each row has a few bytes around it
+            in_flight=chosen.in_flight,
+        )
         stream = kind.open_stream(channel, chosen.catalog)
         state = ImportState(checkpoint_file if identity else None, chosen.rejects or rejects_file, identity)
         with _progress() as progress:

@@ -40,6 +40,15 @@ def test_all_rows_arrive(services: Any, address: str) -> None:
     assert len(services.items) == 95
 
 
+def test_no_batch_is_larger_than_the_server_takes(services: Any, address: str) -> None:
+    path = Path("items.jsonl")
+    rows = [{"id": f"i{number}", "title": f"title {number}", "text": "x" * 9_000} for number in range(30)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = _run("items", "import", str(path), "--retrieval-address", address)
+    assert "items: 30 accepted, 0 rejected" in result.output
+    assert 0 < services.largest_message <= services.max_message_bytes
+
+
 def test_rejected_rows_are_reported_with_line_and_reason_and_the_exit_code_says_so(services: Any, address: str) -> None:
     path = _write_items(40, bad=(3, 17))
     with path.open("ab") as stream:
