@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import sysconfig
+import venv
 import zipfile
 from pathlib import Path
 
@@ -42,6 +44,44 @@ def test_everything_imports_from_the_wheel(wheel: Path, tmp_path: Path) -> None:
         [sys.executable, "-c", PROBE, str(tmp_path)], capture_output=True, text=True, cwd=tmp_path, env=environment
     )
     assert done.stdout == "imported\n", done.stderr
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment with the wheel, and with our dependencies but not our checkout; returns its bin folder."""
+    folder = tmp_path_factory.mktemp("environment")
+    venv.create(folder)
+    python = folder / "bin" / "python"
+    install = ["install", "--quiet", "--no-deps", "--no-index", str(wheel)]
+    subprocess.run([sys.executable, "-m", "pip", "--python", str(python), *install], check=True)
+    paths = sysconfig.get_paths(vars={"base": str(folder), "platbase": str(folder)})
+    (Path(paths["purelib"]) / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return folder / "bin"
+
+
+def run_installed(installed: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    command = [str(installed / arguments[0]), *arguments[1:]]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment)
+
+
+def test_the_command_runs_from_the_wheel(installed: Path, tmp_path: Path) -> None:
+    code = "import zhiyin_cli, zhiyin.ranking.v1 as stubs; print(zhiyin_cli.__file__, stubs.__path__[0])"
+    where = run_installed(installed, tmp_path, "python", "-c", code).stdout
+    assert str(ROOT) not in where
+    assert str(installed.parent) in where
+    helped = run_installed(installed, tmp_path, "zhiyin", "--help")
+    assert helped.returncode == 0, helped.stderr
+    assert all(command in helped.stdout for command in ("up", "demo", "recommend", "items", "datasets"))
+
+
+def test_the_demo_of_the_wheel_says_where_the_catalogue_is(installed: Path, tmp_path: Path) -> None:
+    done = run_installed(installed, tmp_path, "zhiyin", "demo")
+    told = " ".join(done.stderr.split())
+    assert done.returncode == 1
+    assert "the folder examples/catalogue of the project's source" in told
+    assert "--catalogue" in told
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_wheel_is_typed_and_carries_the_protos(wheel: Path) -> None:

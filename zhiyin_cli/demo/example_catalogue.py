@@ -58,8 +58,8 @@ def find_catalogue(given: Path | None) -> ExampleCatalogue:
         if (folder / "users.jsonl").is_file():
             return ExampleCatalogue(folder)
     raise CommandFailed(
-        f"the example catalogue is not at {given or _FOLDER}: run this in a checkout of the project, "
-        "or give --catalogue"
+        f"the example catalogue is not at {given or _FOLDER}. The installed package does not have it: it is the folder "
+        f"{_FOLDER} of the project's source. Run this in a checkout, or name that folder with --catalogue"
     )
 
 
