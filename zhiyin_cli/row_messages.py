@@ -34,6 +34,8 @@ def message_of(row: SourceRow, build: Callable[[SourceRow], Message]) -> Message
         return build(row)
     except UnicodeEncodeError as exc:
         raise BadRow("a text holds half a character pair (a lone surrogate)") from exc
+    except OverflowError as exc:
+        raise BadRow("a number is too large") from exc
 
 
 def item_message(row: SourceRow) -> item_pb2.Item:

@@ -70,9 +70,14 @@ class RowSource:
             yield from _json_rows(sys.stdin.buffer, "-")
             return
         for file in self._files:
-            with file.open("rb") as raw:
-                self._raw = raw
-                yield from _file_rows(file, raw)
+            try:
+                with file.open("rb") as raw:
+                    self._raw = raw
+                    yield from _file_rows(file, raw)
+            except ImportFailed:
+                raise
+            except Exception as exc:  # each packing and Parquet has errors of its own for a file that is damaged
+                raise ImportFailed(f"{file} cannot be read to its end: {exc}") from exc
             self._bytes_before += file.stat().st_size
 
 
@@ -157,6 +162,8 @@ def _csv_rows(stream: Iterable[bytes], file: str) -> Iterator[SourceRow]:
             continue
         if header is None:
             header = [name.strip().removeprefix("\ufeff") for name in cells]
+            if twice := sorted({name for name in header if header.count(name) > 1}):
+                raise ImportFailed(f"{file} has two columns of the name {', '.join(twice)}")
             continue
         yield _csv_row(line, file, header, cells)
 

@@ -90,3 +90,9 @@ def test_event_types_have_the_names_of_the_contract() -> None:
 def test_a_user() -> None:
     user = user_message(_row({"id": "u", "profile": "喜欢电影", "attributes": {"age": 30}, "follows": ["v", "w"]}))
     assert (user.profile, list(user.follows)) == ("喜欢电影", ["v", "w"])
+
+
+@pytest.mark.parametrize("fields", [{"attributes": {"x": 10**400}}, {"prior": 10**400}])
+def test_a_number_beyond_all_floats_is_a_bad_row(fields: dict[str, Any]) -> None:
+    with pytest.raises(BadRow, match="too large"):
+        message_of(_row({"id": "a", **fields}), item_message)

@@ -40,6 +40,27 @@ def test_packed_files_read_like_plain_ones(tmp_path: Path, suffix: str) -> None:
     assert source.position == source.total_bytes == file.stat().st_size
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("cut.jsonl.gz", gzip.compress(b'{"id":"a"}\n' * 100)[:-20]),
+        ("no.jsonl.gz", b"no gzip"),
+        ("no.jsonl.zst", b"no zstd"),
+        ("no.parquet", b"no parquet"),
+    ],
+)
+def test_a_damaged_file_ends_the_import_with_its_name(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ImportFailed, match=name):
+        list(RowSource(str(tmp_path / name)))
+
+
+def test_a_csv_column_that_stands_twice_is_refused_rather_than_lost(tmp_path: Path) -> None:
+    (tmp_path / "items.csv").write_text("id,title,title\n1,a,b\n")
+    with pytest.raises(ImportFailed, match="title"):
+        list(RowSource(str(tmp_path / "items.csv")))
+
+
 def test_csv_columns_become_lists_and_typed_attributes(tmp_path: Path) -> None:
     file = tmp_path / "items.csv"
     file.write_text(
