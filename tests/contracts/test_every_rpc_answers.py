@@ -76,6 +76,29 @@ def test_an_empty_request_is_answered_or_refused_by_name(
     assert info.domain == "zhiyin"
 
 
+@pytest.mark.parametrize(("kind", "method"), METHODS, ids=lambda value: getattr(value, "name", value))
+def test_bytes_that_are_no_message_are_invalid_everywhere(
+    kind: str, method: MethodDescriptor, zhiyin_stack: Any
+) -> None:
+    path = f"/{method.containing_service.full_name}/{method.name}"
+    broken = b"\x0a\xff\xff"
+    sends = [b"", broken]  # in a stream, after a batch that can be read
+    shape = f"{'stream' if method.client_streaming else 'unary'}_{'stream' if method.server_streaming else 'unary'}"
+
+    def answers(channel: grpc.Channel) -> list[bytes]:
+        call = getattr(channel, shape)(path)
+        result = call(iter(sends) if method.client_streaming else broken, timeout=10)
+        return list(result) if method.server_streaming else [result]
+
+    address = getattr(zhiyin_stack, f"{kind}_address")
+    with grpc.insecure_channel(address, options=[("grpc.enable_retries", 0)]) as channel:
+        refused = pytest.raises(grpc.RpcError, answers, channel)
+    expected = {grpc.StatusCode.INVALID_ARGUMENT}
+    if method.name in NOT_YET:  # may say so before it reads its stream
+        expected.add(grpc.StatusCode.UNIMPLEMENTED)
+    assert refused.value.code() in expected, refused.value.details()
+
+
 def test_the_protos_say_which_rpcs_cannot_work_yet() -> None:
     said = set()
     for path in (ROOT / "protos").rglob("*_service.proto"):
