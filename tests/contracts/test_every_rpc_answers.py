@@ -91,8 +91,9 @@ def test_bytes_that_are_no_message_are_invalid_everywhere(
         return list(result) if method.server_streaming else [result]
 
     address = getattr(zhiyin_stack, f"{kind}_address")
-    with grpc.insecure_channel(address, options=[("grpc.enable_retries", 0)]) as channel:
-        refused = pytest.raises(grpc.RpcError, answers, channel)
+    options = [("grpc.enable_retries", 0)]
+    with grpc.insecure_channel(address, options) as channel, pytest.raises(grpc.RpcError) as refused:
+        answers(channel)
     expected = {grpc.StatusCode.INVALID_ARGUMENT}
     if method.name in NOT_YET:  # may say so before it reads its stream
         expected.add(grpc.StatusCode.UNIMPLEMENTED)
