@@ -278,7 +278,7 @@ class RecommendRequest(_message.Message):
     consistency_token: _builtins.str
     """A token from RecordEvents or UpsertUsers: the list reflects at least what that call wrote. Malformed ones are INVALID_ARGUMENT."""
     experiment_variant: _builtins.str
-    """Name of the experiment variant, at most 64 bytes, copied into the attribution tokens and logs."""
+    """Name of the experiment variant, at most 64 bytes, copied into the attribution tokens."""
     include_seen: _builtins.bool
     """Whether items the user already acted on may come back. Unset: as the catalogue's policy says, which by default hides items that the
     user bought, finished, rated, liked, saved, shared, put into the basket, disliked or hid, and lets others (clicked, viewed in part,
@@ -393,7 +393,7 @@ class AnonymousProfile(_message.Message):
 
     @_builtins.property
     def attributes(self) -> _containers.MessageMap[_builtins.str, _item_pb2.AttributeValue]:
-        """Typed attributes, as User.attributes."""
+        """Typed attributes, as User.attributes. Checked; no source of this release reads them."""
 
     def __init__(
         self,
@@ -423,9 +423,11 @@ class RecommendContext(_message.Message):
     locale: _builtins.str
     """BCP 47 tag; items in this language come first among equals. Empty: no preference."""
     device: _builtins.str
-    """Such as `phone`, `tv`, `web`; at most 64 bytes."""
+    """Such as `phone`, `tv`, `web`; at most 64 bytes. Kept with events; no source of this release reads it."""
     place: _builtins.str
-    """Where on the caller's site or in the world, such as `home` or `shanghai`; at most 64 bytes."""
+    """Where on the caller's site or in the world, such as `home` or `shanghai`; at most 64 bytes. Kept with events; no source of
+    this release reads it.
+    """
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """The moment the list is for. Unset: now."""
@@ -1341,11 +1343,11 @@ class User(_message.Message):
     """Events recorded. Output only."""
     @_builtins.property
     def attributes(self) -> _containers.MessageMap[_builtins.str, _item_pb2.AttributeValue]:
-        """Typed attributes, as Item.attributes."""
+        """Typed attributes, as Item.attributes. Kept and exported; no source of this release reads them."""
 
     @_builtins.property
     def follows(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Users whose likes count for this one, at most 1,000."""
+        """Users whose likes count for this one, at most 1,000. Kept and exported; no source of this release reads them."""
 
     @_builtins.property
     def updated_at(self) -> _timestamp_pb2.Timestamp:
