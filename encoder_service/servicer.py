@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Sequence
 
@@ -14,6 +14,7 @@ from encoder_service.text_encoder import TextEncoder
 from service_runtime import request_context
 from service_runtime.errors import NotImplementedYet, NotReady, SpaceMismatch, ZhiyinError, to_batch_error
 from service_runtime.grpc_types import ServicerContext
+from service_runtime.ordered_stream import answered_in_order
 from zhiyin.encoder.v1 import encoder_service_pb2 as pb
 from zhiyin.encoder.v1 import encoder_service_pb2_grpc
 
@@ -46,32 +47,10 @@ class EncoderServicer(encoder_service_pb2_grpc.EncoderServiceServicer):
     ) -> AsyncIterator[pb.EmbedStreamResponse]:
         """Batch after batch: answers in the order of the requests, a few batches at once, reading on only with room."""
         self._ready()
-        room = asyncio.Semaphore(self._settings.stream_read_ahead)
-        answers: asyncio.Queue[asyncio.Task[pb.EmbedStreamResponse] | None] = asyncio.Queue()
-        started: set[asyncio.Task[pb.EmbedStreamResponse]] = set()
-
-        async def read_on() -> None:
-            try:
-                await room.acquire()
-                async for request in requests:
-                    task = asyncio.create_task(self._answer_batch(request))
-                    started.add(task)
-                    answers.put_nowait(task)
-                    await room.acquire()
-            finally:
-                answers.put_nowait(None)
-
-        reader = asyncio.create_task(read_on())
-        try:
-            while (task := await answers.get()) is not None:
-                yield await task
-                started.discard(task)
-                room.release()
-            await reader
-        finally:
-            for running in (reader, *started):
-                running.cancel()
-            await asyncio.gather(reader, *started, return_exceptions=True)
+        in_order = answered_in_order(requests, self._answer_batch, self._settings.stream_read_ahead)
+        async with contextlib.aclosing(in_order):
+            async for answer in in_order:
+                yield answer
 
     async def Classify(self, request: pb.ClassifyRequest, context: ServicerContext) -> pb.ClassifyResponse:
         """Not in this release."""

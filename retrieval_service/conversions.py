@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any, Literal
 
 import numpy as np
 from google.protobuf.field_mask_pb2 import FieldMask
-from google.protobuf.timestamp_pb2 import Timestamp
 from numpy.typing import NDArray
 
 from retrieval_service import filters
@@ -16,6 +15,7 @@ from retrieval_service.centering import unit
 from retrieval_service.item import Item
 from retrieval_service.item_cache import Hidden
 from service_runtime import attributes
+from service_runtime.timestamps import set_moment, to_moment
 from service_runtime.validation import Violations
 from zhiyin.common.v1 import embedding_pb2, filter_pb2, item_pb2
 
@@ -23,23 +23,11 @@ MAX_TITLE_BYTES, MAX_TEXT_BYTES = 2048, 32 << 10
 MAX_CATEGORIES, MAX_CATEGORY_BYTES, MAX_LANGUAGE_BYTES = 32, 256, 64
 
 _MAX_PATHS = 64
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ITEM_FIELDS = frozenset(item_pb2.Item.DESCRIPTOR.fields_by_name)
 _OUTPUT_ONLY = frozenset({"id", "revision", "sequence", "updated_at"})
 _TimeField = Literal["created_at", "available_from", "available_until", "updated_at"]
 _TIMES: tuple[_TimeField, ...] = ("created_at", "available_from", "available_until")
 _ALL_TIMES: tuple[_TimeField, ...] = (*_TIMES, "updated_at")
-
-
-def to_moment(value: Timestamp) -> datetime:
-    """A checked timestamp, to the microsecond."""
-    return _EPOCH + timedelta(seconds=value.seconds, microseconds=value.nanos // 1000)
-
-
-def set_moment(target: Timestamp, moment: datetime) -> None:
-    """Fills a timestamp."""
-    delta = moment - _EPOCH
-    target.seconds, target.nanos = delta.days * 86_400 + delta.seconds, delta.microseconds * 1000
 
 
 # ---- items

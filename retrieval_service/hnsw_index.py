@@ -6,7 +6,6 @@ forgotten by a load. What can be checked is checked here, the rest by the snapsh
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import hnswlib
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval_service.vector_index import Labels, Vectors
+from service_runtime.durable_files import sync
 
 # Recall and speed at 100k and 500k vectors are in docs/retrieval.md. 200 instead of 100 when searching: at 100 a few
 # queries into dense clusters found nothing at all.
@@ -106,8 +106,4 @@ class HnswIndex:
         actual = path.stat().st_size
         if actual != expected:
             raise OSError(f"{path.name} has {actual} bytes instead of {expected}: the disk may be full")
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync(path)

@@ -21,6 +21,7 @@ import numpy as np
 
 from retrieval_service.hnsw_index import HnswIndex
 from retrieval_service.space_index import Geometry, SpaceIndex
+from service_runtime.durable_files import sync
 
 FORMAT = 1
 _MANIFEST, _GRAPH, _MATRIX, _NUMBERS, _MEAN = "manifest.json", "graph.hnsw", "matrix.npy", "numbers.npy", "mean.npy"
@@ -100,9 +101,9 @@ def write(index: SpaceIndex, folder: Path) -> SnapshotInfo:
             json.dump(manifest, file, indent=1)
             file.flush()
             os.fsync(file.fileno())
-        _sync_folder(temporary)
+        sync(temporary)
         temporary.rename(final)
-        _sync_folder(folder)
+        sync(folder)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -183,11 +184,3 @@ def _save_array(path: Path, array: np.ndarray) -> None:
 def _fingerprint(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

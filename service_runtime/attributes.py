@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, MutableMapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
+from service_runtime.timestamps import set_moment, to_moment
 from service_runtime.validation import Violations
 from zhiyin.common.v1.item_pb2 import AttributeValue
 
@@ -16,7 +17,6 @@ MAX_ATTRIBUTES = 64
 MAX_WORD_BYTES = 1024
 MAX_WORDS = 64
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def check(violations: Violations, field: str, attributes: Mapping[str, AttributeValue]) -> None:
@@ -58,8 +58,7 @@ def value_from_proto(value: AttributeValue) -> AttributeScalar:
     if kind == "string_list_value":
         return tuple(dict.fromkeys(value.string_list_value.values))
     if kind == "time_value":
-        # Not ToDatetime(): that one is naive, and loses the years before 1970 on some platforms.
-        return _EPOCH + timedelta(seconds=value.time_value.seconds, microseconds=value.time_value.nanos // 1000)
+        return to_moment(value.time_value)
     raise ValueError("an attribute without a value; check() it first")
 
 
@@ -81,9 +80,7 @@ def value_to_proto(value: AttributeScalar) -> AttributeValue:
         message.string_list_value.values.extend(value)
         message.string_list_value.SetInParent()
     else:
-        delta = value - _EPOCH
-        message.time_value.seconds = delta.days * 86_400 + delta.seconds
-        message.time_value.nanos = delta.microseconds * 1000
+        set_moment(message.time_value, value)
     return message
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from ranking_service.statistics.catalog_statistics import CatalogStatistics
 from ranking_service.statistics.pair_table import compacted
 from ranking_service.users.event_types import markdown_table
+from service_runtime.durable_files import sync
 
 _FORMAT = 1
 
@@ -48,7 +49,7 @@ def save(path: Path, statistics: CatalogStatistics, epoch: str) -> int:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
-    _sync_folder(path.parent)
+    sync(path.parent)
     return sequence
 
 
@@ -83,11 +84,3 @@ def load(path: Path, epoch: str, popularity_half_life_s: float) -> CatalogStatis
 def _identity(epoch: str, popularity_half_life_s: float) -> dict[str, object]:
     rules = hashlib.sha256(markdown_table().encode()).hexdigest()[:16]
     return {"format": _FORMAT, "epoch": epoch, "half_life_s": popularity_half_life_s, "event_types": rules}
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

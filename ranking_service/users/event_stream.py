@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from service_runtime.errors import InvalidRequest, Overloaded, Violation, ZhiyinError, to_batch_error
+from service_runtime.ordered_stream import answered_in_order
 from zhiyin.ranking.v1 import ranking_service_pb2 as pb
 
 Record = Callable[[pb.RecordEventsRequest], Awaitable[pb.RecordEventsResponse]]
@@ -22,32 +24,17 @@ async def acknowledged_in_order(
     A full queue does not refuse a batch of a stream: the stream waits as long as it is told and tries again, and what
     the caller sends meanwhile waits with it. An error that is no domain error ends the stream.
     """
-    in_work: asyncio.Queue[asyncio.Task[pb.StreamEventsResponse] | None] = asyncio.Queue()
-    room = asyncio.Semaphore(_BATCHES_IN_WORK)
-    started: set[asyncio.Task[pb.StreamEventsResponse]] = set()
 
-    async def read() -> None:
+    async def with_catalog() -> AsyncIterator[tuple[pb.StreamEventsRequest, str]]:
         catalog = ""
-        try:
-            async for batch in batches:
-                catalog = batch.catalog or catalog
-                await room.acquire()
-                task = asyncio.ensure_future(_answer(batch, catalog, record))
-                started.add(task)
-                in_work.put_nowait(task)
-        finally:
-            in_work.put_nowait(None)
+        async for batch in batches:
+            catalog = batch.catalog or catalog
+            yield batch, catalog
 
-    reading = asyncio.ensure_future(read())
-    try:
-        while (task := await in_work.get()) is not None:
-            yield await task
-            started.discard(task)
-            room.release()
-        await reading
-    finally:
-        for unfinished in (reading, *started):
-            unfinished.cancel()
+    in_order = answered_in_order(with_catalog(), lambda each: _answer(*each, record), _BATCHES_IN_WORK)
+    async with contextlib.aclosing(in_order):
+        async for answer in in_order:
+            yield answer
 
 
 async def _answer(batch: pb.StreamEventsRequest, catalog: str, record: Record) -> pb.StreamEventsResponse:
