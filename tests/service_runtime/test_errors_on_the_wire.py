@@ -151,7 +151,7 @@ async def test_handlers_see_the_callers_deadline_and_request_id_and_pass_the_id_
                 pb.EmbedRequest(texts=["x"]), timeout=3, metadata=(("x-request-id", "abc-1"),)
             )
     assert [context.request_id for context in seen] == ["abc-1", "abc-1"]
-    assert 0 < left[0] <= 3
+    assert 0 < left[0] <= 3.1  # gRPC rounds a timeout up on its way (3.009 was seen)
 
 
 async def test_a_stream_ends_with_the_same_status_as_a_call() -> None:
