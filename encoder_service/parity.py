@@ -1,4 +1,7 @@
-"""Compares what is computed here with what PyTorch computed at export, before anything is served."""
+"""Compares what is computed here with the reference of the export, before anything is served.
+
+The reference is PyTorch for a checkpoint, and the fp32 graph for the model that is built without PyTorch.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from encoder_service.tokenization import TextTokenizer
 
 
 class ParityError(Exception):
-    """Vectors differ from PyTorch's by more than the precision explains: this runtime would serve wrong vectors."""
+    """Vectors differ from the reference by more than the precision explains: this runtime would serve wrong vectors."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def check(report: ParityReport, precision: Precision, where: str) -> None:
     bound = TOLERANCES[precision]
     if report.max_abs_difference > bound.max_abs_difference or report.min_cosine < bound.min_cosine:
         raise ParityError(
-            f"{where}: vectors differ from PyTorch by up to {report.max_abs_difference:.2e} (allowed "
+            f"{where}: vectors differ from those at export by up to {report.max_abs_difference:.2e} (allowed "
             f"{bound.max_abs_difference:.0e}), smallest cosine {report.min_cosine:.6f} (allowed {bound.min_cosine})"
         )
 

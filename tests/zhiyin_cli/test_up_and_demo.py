@@ -72,12 +72,14 @@ def test_nothing_lives_on_when_up_is_killed(minilm_model_dir: Path, tmp_path: Pa
 
 
 @pytest.mark.timeout(300)
-def test_the_demo_shows_everything_and_its_second_run_imports_nothing(minilm_model_dir: Path, tmp_path: Path) -> None:
-    command = _zhiyin("demo", "--model", str(minilm_model_dir), "--data-dir", str(tmp_path))
+def test_the_demo_shows_both_languages_and_its_second_run_imports_nothing(tmp_path: Path) -> None:
+    command = _zhiyin("demo", "--data-dir", str(tmp_path))
     first = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, timeout=240)
     assert first.returncode == 0, first.stdout + first.stderr
     for scene in ("Users with a history", "A newcomer", "One event changes the list", "One knob for diversity"):
-        assert scene in first.stdout
+        assert first.stdout.count(scene) == 2, "once in English, once in Chinese"
+    assert "en-alice" in first.stdout
+    assert "zh-lin" in first.stdout
     assert re.search(r"[1-9]\d* of 8 items are new", first.stdout)
     assert "347 accepted" in first.stderr
     figures = [int(figure) for figure in re.findall(r"diversity \S+: (\d+) different categories", first.stdout)]

