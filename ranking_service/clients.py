@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from typing import Protocol
@@ -13,7 +14,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from ranking_service.candidate import Floats, Halves
 from ranking_service.vector_cache import TextVector, TextVectorCache
 from service_runtime import request_context
-from service_runtime.channels import dependency_error
+from service_runtime.channels import dependency_error, readable_reply
 from service_runtime.errors import (
     DependencyUnavailable,
     FailedPrecondition,
@@ -30,8 +31,9 @@ from zhiyin.encoder.v1.encoder_service_pb2_grpc import EncoderServiceStub
 from zhiyin.retrieval.v1 import retrieval_service_pb2 as retrieval_pb2
 from zhiyin.retrieval.v1.retrieval_service_pb2_grpc import RetrievalServiceStub
 
-# After the encoder failed, lists do without it for this time at once, instead of each waiting for it in vain.
+# After the encoder failed, lists do without it for this time.
 _REST_S = 0.5
+_VECTOR_VIOLATION = re.compile(r"queries\[\d+\]\.vector")
 
 
 class Encoder(Protocol):
@@ -65,40 +67,58 @@ class Retrieval(Protocol):
 
 
 class EncoderClient:
-    """The encoder service behind a cache of text vectors."""
+    """The encoder service behind a cache of text vectors.
+
+    While the encoder fails, one call at a time tries it, at most every half second; all others do without it at once
+    instead of each waiting for it in vain and holding up those who need no encoder.
+    """
 
     def __init__(self, channel: grpc.aio.Channel, cache: TextVectorCache, timeout_s: float, reserve_s: float) -> None:
         """`reserve_s` of the deadline is left for what comes after the encoder."""
         self._stub = EncoderServiceStub(channel)
         self._cache, self._timeout_s, self._reserve_s = cache, timeout_s, reserve_s
-        self._rests_until = 0.0
+        self._failing = False
+        self._tried_again_at = 0.0
 
     async def embed(self, texts: Sequence[str]) -> list[TextVector]:
         """As in `Encoder`. A warm text costs no call.
 
         Raises:
-            ZhiyinError: DeadlineTooShort when the time does not allow a call; DependencyUnavailable when the encoder
-                fails.
+            ZhiyinError: DeadlineTooShort when the time does not allow a call; Overloaded when the encoder is;
+                DependencyUnavailable when it fails or answers nonsense.
         """
         role = encoder_pb2.TEXT_ROLE_QUERY
         known = {text: self._cache.get(role, text) for text in texts}
         missing = [text for text, vector in known.items() if vector is None]
         if missing:
-            if time.monotonic() < self._rests_until:
-                raise DependencyUnavailable("encoder", "did not answer a moment ago")
-            request = encoder_pb2.EmbedRequest(texts=missing, role=role)
             timeout = request_context.current().deadline.child_timeout(self._timeout_s, margin_s=self._reserve_s)
+            if self._failing and time.monotonic() < self._tried_again_at:
+                raise DependencyUnavailable("encoder", "did not answer a moment ago")
+            # As long as this try can take, nobody else tries.
+            self._tried_again_at = time.monotonic() + timeout + _REST_S
             try:
-                reply = await self._stub.Embed(request, timeout=timeout)
-            except grpc.aio.AioRpcError as error:
-                if error.code() is grpc.StatusCode.UNAVAILABLE or timeout == self._timeout_s:
-                    self._rests_until = time.monotonic() + _REST_S
-                raise dependency_error("encoder", error) from error
-            for text, row in zip(missing, matrix_rows(reply.embeddings), strict=True):
-                encoded = TextVector(row, reply.embeddings.space_fingerprint)
+                vectors, fingerprint = await self._encode(missing, role, timeout)
+            except DependencyUnavailable as error:
+                self._failing = self._failing or timeout == self._timeout_s or not _was_slow(error)
+                self._tried_again_at = time.monotonic() + _REST_S
+                raise
+            self._failing = False
+            for text, vector in zip(missing, vectors, strict=True):
+                encoded = TextVector(vector, fingerprint)
                 self._cache.put(role, text, encoded)
                 known[text] = encoded
         return [vector for text in texts if (vector := known[text]) is not None]
+
+    async def _encode(
+        self, texts: Sequence[str], role: encoder_pb2.TextRole.ValueType, timeout_s: float
+    ) -> tuple[Floats, str]:
+        request = encoder_pb2.EmbedRequest(texts=texts, role=role)
+        try:
+            reply = readable_reply("encoder", await self._stub.Embed(request, timeout=timeout_s))
+        except grpc.aio.AioRpcError as error:
+            raise dependency_error("encoder", error) from error
+        vectors = checked_rows("encoder", reply.embeddings, len(texts))
+        return vectors.astype(np.float32), reply.embeddings.space_fingerprint
 
     def forget(self) -> None:
         """As in `Encoder`."""
@@ -120,9 +140,11 @@ class RetrievalClient:
                 vectors are of another model, else DependencyUnavailable or DeadlineTooShort.
         """
         try:
-            return await self._stub.Search(request, timeout=self._timeout())
+            reply = readable_reply("retrieval", await self._stub.Search(request, timeout=self._timeout()))
         except grpc.aio.AioRpcError as error:
             raise _retrieval_error(error, request.catalog) from error
+        _check_search(reply)
+        return reply
 
     async def get_catalog(self, catalog: str) -> None:
         """Asks whether there is a catalogue of that name.
@@ -131,7 +153,8 @@ class RetrievalClient:
             ZhiyinError: NotFound when there is none; else as `search`.
         """
         try:
-            await self._stub.GetCatalog(retrieval_pb2.GetCatalogRequest(catalog=catalog), timeout=self._timeout())
+            request = retrieval_pb2.GetCatalogRequest(catalog=catalog)
+            readable_reply("retrieval", await self._stub.GetCatalog(request, timeout=self._timeout()))
         except grpc.aio.AioRpcError as error:
             raise _retrieval_error(error, catalog) from error
 
@@ -141,7 +164,7 @@ class RetrievalClient:
             catalog=catalog, item_ids=item_ids, read_mask=FieldMask(paths=sorted({"id", *fields}))
         )
         try:
-            reply = await self._stub.GetItems(request, timeout=self._timeout())
+            reply = readable_reply("retrieval", await self._stub.GetItems(request, timeout=self._timeout()))
         except grpc.aio.AioRpcError as error:
             raise _retrieval_error(error, catalog) from error
         return {item.id: item for item in reply.items}
@@ -158,13 +181,19 @@ class RetrievalClient:
             read_mask=FieldMask(paths=sorted({"id", *fields})),
         )
         try:
-            reply = await self._stub.ListItems(request, timeout=self._timeout())
+            reply = readable_reply("retrieval", await self._stub.ListItems(request, timeout=self._timeout()))
         except grpc.aio.AioRpcError as error:
             raise _retrieval_error(error, catalog) from error
         return reply.items, reply.next_page_token
 
     def _timeout(self) -> float:
         return request_context.current().deadline.child_timeout(self._timeout_s)
+
+
+def _was_slow(error: DependencyUnavailable) -> bool:
+    """Whether time ran out: of a caller in a hurry that proves nothing about the one who was asked."""
+    cause = error.__cause__
+    return isinstance(cause, grpc.aio.AioRpcError) and cause.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 def matrix_rows(matrix: EmbeddingMatrix) -> Floats:
@@ -177,9 +206,50 @@ def half_rows(matrix: EmbeddingMatrix) -> Halves:
     return _rows(matrix).astype(np.float16, copy=False)
 
 
+def checked_rows(dependency: str, matrix: EmbeddingMatrix, count: int) -> Floats | Halves:
+    """Vectors of an answer that nobody has looked at yet, shape (count, dimensions).
+
+    Raises:
+        DependencyUnavailable: There are more or fewer, the bytes do not fit, or a component is NaN or infinite.
+    """
+    width = 2 if matrix.dtype == VECTOR_DTYPE_FLOAT16 else 4
+    if matrix.rows != count or matrix.dimensions < 1 or len(matrix.data) != count * matrix.dimensions * width:
+        raise DependencyUnavailable(
+            dependency,
+            f"sent {matrix.rows} vectors of {matrix.dimensions} dimensions in {len(matrix.data)} bytes where {count} "
+            "vectors were due",
+        )
+    rows = _rows(matrix)
+    if not np.isfinite(rows).all():
+        raise DependencyUnavailable(dependency, "sent vectors with NaN or infinity")
+    return rows
+
+
 def _rows(matrix: EmbeddingMatrix) -> Floats | Halves:
     dtype = "<f2" if matrix.dtype == VECTOR_DTYPE_FLOAT16 else "<f4"
     return np.frombuffer(matrix.data, dtype=dtype).reshape(matrix.rows, matrix.dimensions)
+
+
+def _check_search(reply: retrieval_pb2.SearchResponse) -> None:
+    """Everything after this counts on an answer whose parts fit together.
+
+    Raises:
+        DependencyUnavailable: They do not.
+    """
+    count = len(reply.items)
+    indices = [index for result in reply.results for index in result.item_indices]
+    scores = [score for result in reply.results for score in result.scores]
+    if len({item.id for item in reply.items}) != count:
+        raise DependencyUnavailable("retrieval", "sent an item twice")
+    if any(len(result.item_indices) != len(result.scores) for result in reply.results):
+        raise DependencyUnavailable("retrieval", "sent hits without scores")
+    if max(max(indices, default=0), max(reply.hydrated_indices, default=0)) >= max(count, 1) or (indices and not count):
+        raise DependencyUnavailable("retrieval", "sent hits that point at no item")
+    if not np.isfinite(scores).all():
+        raise DependencyUnavailable("retrieval", "sent scores with NaN or infinity")
+    for matrix, rows in ((reply.item_vectors, count), (reply.query_vectors, len(reply.results))):
+        if matrix.rows or matrix.data:
+            checked_rows("retrieval", matrix, rows)
 
 
 def _retrieval_error(error: grpc.aio.AioRpcError, catalog: str) -> ZhiyinError:
@@ -187,6 +257,9 @@ def _retrieval_error(error: grpc.aio.AioRpcError, catalog: str) -> ZhiyinError:
     code, details = error.code(), error.details() or ""
     if code is grpc.StatusCode.NOT_FOUND:
         return NotFound("catalog", catalog)
+    if code is grpc.StatusCode.INVALID_ARGUMENT and _VECTOR_VIOLATION.search(details):
+        # The vectors are the encoder's, not our caller's.
+        return FailedPrecondition(details, reason="SPACE_MISMATCH")
     if code is grpc.StatusCode.INVALID_ARGUMENT:
         return InvalidRequest([Violation("filter", f"was refused by the catalogue: {details}")])
     if code is grpc.StatusCode.FAILED_PRECONDITION:

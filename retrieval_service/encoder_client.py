@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import grpc
 import numpy as np
@@ -14,8 +15,8 @@ from numpy.typing import NDArray
 from retrieval_service.centering import unit
 from retrieval_service.conversions import matrix_from_proto
 from service_runtime import request_context
-from service_runtime.channels import dependency_error
-from service_runtime.errors import DeadlineTooShort, DependencyUnavailable, ZhiyinError
+from service_runtime.channels import dependency_error, readable_reply
+from service_runtime.errors import DeadlineTooShort, DependencyUnavailable, Overloaded, ZhiyinError
 from zhiyin.common.v1 import error_pb2
 from zhiyin.encoder.v1 import encoder_service_pb2 as pb
 from zhiyin.encoder.v1 import encoder_service_pb2_grpc as pb_grpc
@@ -57,13 +58,14 @@ class EncoderClient:
 
     Args:
         channel: To the encoder.
-        bulk_timeout_s: How long a bulk call may take where the caller's own deadline is farther away.
+        timeout_s: Longest wait for a few texts, where the caller's own deadline is farther away.
+        stall_s: Longest wait for the next batch of many texts.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, bulk_timeout_s: float = 600.0) -> None:
+    def __init__(self, channel: grpc.aio.Channel, timeout_s: float = 5.0, stall_s: float = 60.0) -> None:
         self._channel = channel
         self._stub = pb_grpc.EncoderServiceStub(channel)
-        self._bulk_timeout_s = bulk_timeout_s
+        self._timeout_s, self._stall_s = timeout_s, stall_s
         self._limits: pb.GetLimitsResponse | None = None
 
     async def close(self) -> None:
@@ -74,67 +76,85 @@ class EncoderClient:
         """Vectors of what can be found; many texts go through the bulk lane.
 
         Raises:
-            DependencyUnavailable: The encoder is down or full.
+            DependencyUnavailable: The encoder is down, too slow, or answers nonsense.
+            Overloaded: It is full.
             DeadlineTooShort: The deadline passed.
         """
         if len(texts) <= _INTERACTIVE_PASSAGES:
             return await self._embed(texts, pb.TEXT_ROLE_PASSAGE)
-        try:
-            limits = await self._get_limits()
+        with self._failures():
+            limits = await self._get_limits(self._timeout_s)
             cut = [_cut(text, limits.max_text_bytes) for text in texts]
             size = min(limits.max_texts_per_request, _MAX_TEXTS_PER_BATCH)
-            parts: list[Encoded] = []
-            calls = self._stub.EmbedStream(
-                _requests([text for text, _ in cut], size),
-                timeout=request_context.current().deadline.child_timeout(cap_s=self._bulk_timeout_s),
-            )
-            async for reply in calls:
-                if reply.WhichOneof("result") == "error":
-                    calls.cancel()
-                    raise _stream_error(reply.error)
-                parts.append(_encoded(reply.embedded))
-        except grpc.aio.AioRpcError as error:
-            raise dependency_error("encoder", error) from None
+            parts = [part async for part in self._stream([text for text, _ in cut], size)]
         if len({part.fingerprint for part in parts}) > 1:
             raise DependencyUnavailable("encoder", "changed its model in the middle of a batch")
+        if len({part.vectors.shape[1] for part in parts}) != 1:
+            raise DependencyUnavailable("encoder", "sent no vectors, or vectors of several lengths")
         encoded = np.concatenate([part.vectors for part in parts])
-        return _checked(
-            Encoded(
-                encoded,
-                tuple(a or b for a, (_, b) in zip((t for p in parts for t in p.truncated), cut, strict=True)),
-                parts[0].fingerprint,
-            ),
-            len(texts),
+        truncated = [t for part in parts for t in part.truncated]
+        return _checked(Encoded(encoded, tuple(truncated), parts[0].fingerprint), cut)
+
+    async def _stream(self, texts: Sequence[str], size: int) -> AsyncIterator[Encoded]:
+        calls = self._stub.EmbedStream(
+            _requests(texts, size), timeout=request_context.current().deadline.child_timeout()
         )
+        try:
+            while True:
+                try:
+                    reply = await asyncio.wait_for(calls.read(), self._stall_s)
+                except TimeoutError:
+                    raise DependencyUnavailable("encoder", "did not go on with a batch") from None
+                if reply is grpc.aio.EOF:
+                    return
+                answer = readable_reply("encoder", cast(pb.EmbedStreamResponse | None, reply))
+                if answer.WhichOneof("result") == "error":
+                    raise _stream_error(answer.error)
+                yield _encoded(answer.embedded)
+        finally:
+            calls.cancel()
 
     async def queries(self, texts: Sequence[str]) -> Encoded:
         """Vectors of what somebody looks for.
 
         Raises:
-            DependencyUnavailable: The encoder is down or full.
+            DependencyUnavailable: The encoder is down, too slow, or answers nonsense.
+            Overloaded: It is full.
             DeadlineTooShort: The deadline passed.
         """
         return await self._embed(texts, pb.TEXT_ROLE_QUERY)
 
     async def _embed(self, texts: Sequence[str], role: pb.TextRole.ValueType) -> Encoded:
-        try:
-            limits = await self._get_limits()
+        timeout_s = request_context.current().deadline.child_timeout(self._timeout_s)
+        with self._failures():
+            limits = await self._get_limits(timeout_s)
             cut = [_cut(text, limits.max_text_bytes) for text in texts]
-            reply = await self._stub.Embed(
-                pb.EmbedRequest(texts=[text for text, _ in cut], role=role),
-                timeout=request_context.current().deadline.child_timeout(),
-            )
-        except grpc.aio.AioRpcError as error:
-            raise dependency_error("encoder", error) from None
-        encoded = _encoded(reply)
-        truncated = tuple(a or b for a, (_, b) in zip(encoded.truncated, cut, strict=True))
-        return _checked(Encoded(encoded.vectors, truncated, encoded.fingerprint), len(texts))
+            request = pb.EmbedRequest(texts=[text for text, _ in cut], role=role)
+            encoded = _encoded(readable_reply("encoder", await self._stub.Embed(request, timeout=timeout_s)))
+        return _checked(encoded, cut)
 
-    async def _get_limits(self) -> pb.GetLimitsResponse:
+    async def _get_limits(self, timeout_s: float) -> pb.GetLimitsResponse:
         if self._limits is None:
-            timeout = request_context.current().deadline.child_timeout(cap_s=5.0)
-            self._limits = await self._stub.GetLimits(pb.GetLimitsRequest(), timeout=timeout)
+            request = pb.GetLimitsRequest()
+            limits = readable_reply("encoder", await self._stub.GetLimits(request, timeout=timeout_s))
+            if limits.max_texts_per_request < 1 or limits.max_text_bytes < 1:
+                raise DependencyUnavailable("encoder", "says that it takes no texts")
+            self._limits = limits
         return self._limits
+
+    @contextlib.contextmanager
+    def _failures(self) -> Iterator[None]:
+        """gRPC's errors as ours. After a failure the limits are asked anew: another encoder may have taken over."""
+        try:
+            yield
+        except grpc.aio.AioRpcError as error:
+            failure = dependency_error("encoder", error)
+            if isinstance(failure, DependencyUnavailable):
+                self._limits = None
+            raise failure from None
+        except DependencyUnavailable:
+            self._limits = None
+            raise
 
 
 async def _requests(texts: Sequence[str], size: int) -> AsyncIterator[pb.EmbedStreamRequest]:
@@ -153,10 +173,12 @@ def _encoded(reply: pb.EmbedResponse) -> Encoded:
     return Encoded(unit(raw), tuple(reply.truncated), reply.embeddings.space_fingerprint)
 
 
-def _checked(encoded: Encoded, count: int) -> Encoded:
-    if len(encoded.vectors) != count or len(encoded.truncated) != count:
-        raise DependencyUnavailable("encoder", f"sent {len(encoded.vectors)} vectors for {count} texts")
-    return encoded
+def _checked(encoded: Encoded, cut: Sequence[tuple[str, bool]]) -> Encoded:
+    """The vectors of all texts, `truncated` where we or the encoder cut one."""
+    if len(encoded.vectors) != len(cut) or len(encoded.truncated) != len(cut):
+        raise DependencyUnavailable("encoder", f"sent {len(encoded.vectors)} vectors for {len(cut)} texts")
+    truncated = tuple(theirs or ours for theirs, (_, ours) in zip(encoded.truncated, cut, strict=True))
+    return Encoded(encoded.vectors, truncated, encoded.fingerprint)
 
 
 def _cut(text: str, max_bytes: int) -> tuple[str, bool]:
@@ -169,4 +191,6 @@ def _stream_error(error: error_pb2.BatchError) -> ZhiyinError:
     if error.code == grpc.StatusCode.DEADLINE_EXCEEDED.value[0]:
         return DeadlineTooShort(f"encoding: {error.message}")
     retry_after = error.retry_after.ToNanoseconds() / 1e9 if error.HasField("retry_after") else None
+    if error.code == grpc.StatusCode.RESOURCE_EXHAUSTED.value[0] and retry_after is not None:
+        return Overloaded("the encoder service", retry_after)
     return DependencyUnavailable("encoder", f"{error.reason}: {error.message}", retry_after_s=retry_after)

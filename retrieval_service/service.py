@@ -96,7 +96,9 @@ class RetrievalService:
                 tls_ca_file=settings.encoder_tls_ca_file,
                 tls_cert_file=settings.encoder_tls_cert_file,
                 tls_key_file=settings.encoder_tls_key_file,
-            )
+            ),
+            settings.encoder_timeout_s,
+            settings.encoder_stall_s,
         )
         writes = ItemWrites(
             self.store, conversions.item_from_payload, conversions.item_to_payload, settings.max_items_per_catalog

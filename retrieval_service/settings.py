@@ -23,6 +23,12 @@ class RetrievalSettings(ServerSettings):
     encoder_tls_ca_file: Path | None = Field(None, description="PEM certificates that sign the encoder's; set: TLS.")
     encoder_tls_cert_file: Path | None = Field(None, description="PEM certificate shown to the encoder (mTLS).")
     encoder_tls_key_file: Path | None = Field(None, description="PEM key of that certificate.")
+    encoder_timeout_s: float = Field(
+        5.0, gt=0, le=60, description="Longest wait for the encoder by a search or a small write, in seconds."
+    )
+    encoder_stall_s: float = Field(
+        60.0, gt=0, le=600, description="Longest wait for the next vectors of a large write, in seconds."
+    )
     max_items_per_batch: int = Field(1000, ge=1, le=10_000, description="Items in one write.")
     max_items_per_catalog: int = Field(
         0, ge=0, description="Items of one catalogue; 0: no limit but memory (about 3.5 KB an item at 384 dimensions)."

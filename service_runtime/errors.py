@@ -142,7 +142,7 @@ class DependencyUnavailable(ZhiyinError):
 
     code = grpc.StatusCode.UNAVAILABLE
 
-    def __init__(self, dependency: str, message: str, retry_after_s: float | None = 0.5) -> None:
+    def __init__(self, dependency: str, message: str, retry_after_s: float | None = 1.0) -> None:
         self.dependency = dependency
         self.reason = f"{dependency.upper()}_UNAVAILABLE"
         self.retry_after_s = retry_after_s
@@ -150,7 +150,10 @@ class DependencyUnavailable(ZhiyinError):
 
 
 class StoreUnavailable(ZhiyinError):
-    """The store cannot commit, for example because the disk is full. Nothing of the request was written."""
+    """The store does not answer or cannot commit, for example because the disk is full.
+
+    Nothing of the request was written, unless the message says that nobody knows.
+    """
 
     code = grpc.StatusCode.UNAVAILABLE
     reason = "STORE_UNAVAILABLE"
