@@ -10,7 +10,9 @@
     ├── Overloaded              RESOURCE_EXHAUSTED   OVERLOADED            the caller waits as long as told
     ├── DeadlineTooShort        DEADLINE_EXCEEDED    DEADLINE_TOO_SHORT    the caller gives more time
     ├── DependencyUnavailable   UNAVAILABLE          <NAME>_UNAVAILABLE    the caller repeats; another service is down
-    ├── StoreUnavailable        UNAVAILABLE          STORE_UNAVAILABLE     the caller repeats; an operator makes room
+    ├── StoreUnavailable        UNAVAILABLE          STORE_UNAVAILABLE     the caller repeats; an operator looks at it
+    │   ├── StoreFull                                STORE_FULL            an operator makes room on the disk
+    │   └── StoreReadOnly                            STORE_READ_ONLY       an operator makes the disk writable
     ├── NotReady                UNAVAILABLE          NOT_READY             the caller repeats on another replica
     └── NotImplementedYet       UNIMPLEMENTED        NOT_IMPLEMENTED       nothing to do in this release
 
@@ -158,6 +160,18 @@ class StoreUnavailable(ZhiyinError):
     code = grpc.StatusCode.UNAVAILABLE
     reason = "STORE_UNAVAILABLE"
     retry_after_s = 5.0
+
+
+class StoreFull(StoreUnavailable):
+    """The disk of the store is full, or a limit on the size of its files is reached. Reads go on."""
+
+    reason = "STORE_FULL"
+
+
+class StoreReadOnly(StoreUnavailable):
+    """The disk of the store, or the database, takes no writes. Reads go on."""
+
+    reason = "STORE_READ_ONLY"
 
 
 class NotReady(ZhiyinError):
