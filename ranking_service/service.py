@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
@@ -16,12 +17,15 @@ from ranking_service.users.user_side import UserSide
 from ranking_service.vector_cache import TextVectorCache
 from service_runtime.channels import open_channel
 from service_runtime.errors import NotFound
+from service_runtime.folder_lock import FolderLock
 from service_runtime.signed_token import TokenSigner, load_or_create_key
 from service_runtime.telemetry import get_logger
 from zhiyin.ranking.v1.ranking_service_pb2_grpc import add_RankingServiceServicer_to_server
 
 # Threads for arithmetic. It holds the GIL most of the time: two keep the event loop free, more would not be faster.
 _RANKING_THREADS = 2
+# A predecessor that is being stopped may still flush.
+_PREDECESSOR_S = 30.0
 
 log = get_logger(__name__)
 
@@ -36,6 +40,7 @@ class RankingService:
         self._settings = settings
         key = load_or_create_key(settings.token_key_file or settings.data_dir / "token.key")
         self._signer = TokenSigner(key)
+        self._lock = FolderLock(settings.data_dir)
         self._executor = ThreadPoolExecutor(_RANKING_THREADS, thread_name_prefix="ranking")
         self._user_side = UserSide.open(
             settings.data_dir, settings.user_side(), self._signer, self._catalog_exists, _stop_process
@@ -64,6 +69,7 @@ class RankingService:
 
     async def start(self) -> None:
         """Opens the user store and loads the statistics."""
+        await asyncio.to_thread(self._lock.take, _PREDECESSOR_S)
         await self._user_side.start()
 
     def readiness(self) -> str | None:
@@ -75,6 +81,7 @@ class RankingService:
         if self._serving is not None:
             await self._serving.scout.close()
         await self._user_side.close()
+        self._lock.release()
         for channel in self._channels:
             await channel.close()
         self._executor.shutdown()

@@ -19,8 +19,9 @@ NOTHING = 0
 class Column:
     """A growing array with one value a slot. Read and written through `data`, which growth replaces."""
 
-    def __init__(self, dtype: type[np.generic], fill: float, size: int) -> None:
+    def __init__(self, dtype: type[np.generic], fill: float, size: int, derived: bool = False) -> None:
         self.data: NDArray[Any] = np.full(size, fill, dtype)
+        self.derived = derived
         self._fill = fill
 
     def grow(self, size: int) -> None:
@@ -65,9 +66,9 @@ class PairTable:
         """Item numbers in use, nothing included."""
         return len(self.item_ids)
 
-    def column(self, dtype: type[np.generic], fill: float) -> Column:
-        """A new column; it grows with the table and is cleared where a pair goes."""
-        column = Column(dtype, fill, self._capacity)
+    def column(self, dtype: type[np.generic], fill: float, *, derived: bool = False) -> Column:
+        """A new column; it grows with the table and is cleared where a pair goes. `derived` ones follow from others."""
+        column = Column(dtype, fill, self._capacity, derived)
         self._columns.append(column)
         return column
 
@@ -136,6 +137,13 @@ class PairTable:
         for slot, (item, user_key) in enumerate(pairs, start=1):
             self.by_item[item][user_key] = slot
             self.by_user.setdefault(user_key, array("i")).append(slot)
+
+    def values(self) -> dict[tuple[str, int], tuple[float, ...]]:
+        """What is kept of each (item id, user key), whatever its slot: two tables of one log have equal values."""
+        used = np.flatnonzero(self.user.data)
+        kept = [c.data[used].tolist() for c in self._columns if c not in (self.item, self.user) and not c.derived]
+        items = (self.item_ids[item] for item in self.item.data[used].tolist())
+        return dict(zip(zip(items, self.user.data[used].tolist(), strict=True), zip(*kept, strict=True), strict=True))
 
     def _take_next(self) -> int:
         slot = self._next_slot

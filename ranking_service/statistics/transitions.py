@@ -52,8 +52,8 @@ class Transitions:
         self._max_walks = max_walks
         self._time = pairs.column(np.float64, 0.0)
         self._sequence = pairs.column(np.int64, -1)  # -1: no positive event, not in the list
-        self._before = pairs.column(np.int32, NOTHING)
-        self._after = pairs.column(np.int32, NOTHING)
+        self._before = pairs.column(np.int32, NOTHING, derived=True)
+        self._after = pairs.column(np.int32, NOTHING, derived=True)
         self._last: dict[int, int] = {}
         # By slot, what `_distinct` writes there; never read before it is written.
         self._mark: NDArray[np.int32] = np.empty(0, np.int32)

@@ -1,0 +1,97 @@
+"""`write_backup`: a copy of all that cannot be made anew, taken beside services that go on serving."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from ranking_service.users.store.schema import metadata as user_tables
+from ranking_service.users.store.store import UserStore
+from retrieval_service.item_store import ItemStore
+from retrieval_service.store_schema import metadata as item_tables
+from service_runtime.durable_files import sync
+from service_runtime.sql import open_engine, reader, sqlite_url
+from zhiyin_offline.upkeep import backup_folder
+from zhiyin_offline.upkeep.backup_folder import BackupManifest
+from zhiyin_offline.upkeep.locations import Locations
+from zhiyin_offline.upkeep.table_copy import copy_tables
+
+
+def write_backup(
+    locations: Locations, out_dir: Path, *, with_models: bool = True, say: Callable[[str], None] = lambda _: None
+) -> BackupManifest:
+    """Copies stores, token keys and models.
+
+    Each store is copied as it was at one moment, users first: an item that an event names is in the items or was
+    deleted. What is acknowledged after that moment is not inside.
+
+    Args:
+        locations: Where everything is.
+        out_dir: A new folder; it appears complete or not at all.
+        with_models: Whether the models are copied, which never change and can be exported again.
+        say: Told what happens.
+
+    Raises:
+        FileExistsError: `out_dir` exists.
+    """
+    if out_dir.exists():
+        raise FileExistsError(f"{out_dir} exists; name a new folder")
+    staging = out_dir.with_name(f".{out_dir.name}.writing")
+    shutil.rmtree(staging, ignore_errors=True)
+    for folder in ("ranking", "retrieval"):
+        (staging / folder).mkdir(parents=True)
+    try:
+        say("copying users and events")
+        _make_user_tables(staging / backup_folder.USERS)
+        rows = {backup_folder.USERS: _copy(locations.users, staging / backup_folder.USERS, user_tables)}
+        say("copying items and vectors")
+        _make_item_tables(staging / backup_folder.ITEMS)
+        rows[backup_folder.ITEMS] = _copy(locations.items, staging / backup_folder.ITEMS, item_tables)
+        for name in backup_folder.KEYS:
+            if (locations.root / name).is_file():
+                shutil.copy2(locations.root / name, staging / name)
+        if with_models and locations.models.is_dir():
+            say("copying models")
+            shutil.copytree(locations.models, staging / backup_folder.MODELS)
+        files = sorted(path for path in staging.rglob("*") if path.is_file())
+        manifest = BackupManifest(
+            format=backup_folder.FORMAT,
+            release=version("zhiyin"),
+            created_at=datetime.now(UTC).isoformat(),
+            rows=rows,
+            files={str(path.relative_to(staging)): backup_folder.sha256(path) for path in files},
+        )
+        manifest.write(staging)
+        staging.rename(out_dir)
+        sync(out_dir.parent)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    return manifest
+
+
+def _make_user_tables(file: Path) -> None:
+    store = UserStore(sqlite_url(file))
+    store.open()
+    store.close()
+
+
+def _make_item_tables(file: Path) -> None:
+    store = ItemStore(sqlite_url(file))
+    store.create_tables()
+    store.close()
+
+
+def _copy(source_url: str, file: Path, tables: sa.MetaData) -> dict[str, int]:
+    source, target = open_engine(source_url), open_engine(sqlite_url(file))
+    try:
+        with reader(source).connect() as reading, reading.begin(), target.begin() as writing:
+            return copy_tables(reading, writing, tables)
+    finally:
+        source.dispose()
+        target.dispose()  # the last connection moves the write-ahead log into the file

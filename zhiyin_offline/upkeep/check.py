@@ -1,0 +1,86 @@
+"""`check`: proves that stores, indexes and statistics agree, and makes the derived ones anew where they do not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import sqlalchemy as sa
+
+from ranking_service.users.store import schema as user_schema
+from retrieval_service.item_store import ItemStore
+from service_runtime.sql import open_engine, reader
+from zhiyin.retrieval.v1 import retrieval_service_pb2_grpc as pb_grpc
+from zhiyin_offline.upkeep.findings import Report
+from zhiyin_offline.upkeep.index_check import check_live, check_snapshot
+from zhiyin_offline.upkeep.item_store_check import check_items, check_vectors
+from zhiyin_offline.upkeep.locations import Locations
+from zhiyin_offline.upkeep.user_store_check import check_folds, check_users
+
+
+def check_retrieval(
+    locations: Locations, report: Report, *, repair: bool, live: pb_grpc.RetrievalServiceStub | None = None
+) -> None:
+    """Items, vectors and indexes.
+
+    Args:
+        locations: Where they are.
+        report: Told what holds and what does not.
+        repair: Makes derived things anew. Of a service that runs, only files are touched that it does not read again.
+        live: The running service, whose index is compared too.
+
+    Raises:
+        grpc.RpcError: The running service does not answer.
+    """
+    store = ItemStore(locations.items)
+    try:
+        with _state(store.engine, writing=repair) as connection:
+            _check_database(connection, "item store", report)
+            rows = store.catalogs(connection)
+            for row in rows:
+                check_items(store, connection, row, report)
+                check_vectors(store, connection, row, report, repair=repair)
+                folder = locations.retrieval / "snapshots" / str(row.catalog_id)
+                check_snapshot(store, connection, row, folder, report, repair=repair)
+        if live is not None:
+            for row in rows:
+                check_live(live, store, row, report)
+    finally:
+        store.close()
+
+
+def check_ranking(locations: Locations, report: Report, half_life_s: float, *, repair: bool) -> None:
+    """Users, events and statistics. Arguments as `check_retrieval`; `half_life_s` as the service is set."""
+    engine = open_engine(locations.users)
+    try:
+        with _state(engine, writing=repair) as connection:
+            _check_database(connection, "user store", report)
+            facts: dict[str, str] = dict(connection.execute(sa.select(user_schema.store_facts)).all())
+            catalogs = connection.execute(
+                sa.select(user_schema.catalogs.c.name, user_schema.catalogs.c.catalog_key)
+            ).all()
+            for name, key in catalogs:
+                check_users(connection, name, key, report, repair=repair)
+                file = locations.ranking / "statistics" / f"{key}.statistics"
+                check_folds(connection, name, key, file, facts["epoch"], half_life_s, report, repair=repair)
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def _state(engine: sa.Engine, *, writing: bool) -> Iterator[sa.Connection]:
+    """One transaction over one state."""
+    with (engine if writing else reader(engine)).connect() as connection, connection.begin():
+        yield connection
+
+
+def _check_database(connection: sa.Connection, where: str, report: Report) -> None:
+    """SQLite's own look at its pages, indexes and references."""
+    if connection.dialect.name != "sqlite":
+        return
+    damage = [str(row[0]) for row in connection.exec_driver_sql("PRAGMA integrity_check(20)") if row[0] != "ok"]
+    damage += [f"{row[0]} row {row[1]}: no {row[2]}" for row in connection.exec_driver_sql("PRAGMA foreign_key_check")]
+    for line in damage:
+        report.found(where, line, derived=False)
+    if not damage:
+        report.proved.append(f"{where}: the database file is whole, every reference leads somewhere")

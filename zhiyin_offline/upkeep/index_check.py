@@ -1,0 +1,153 @@
+"""Proves that an index agrees with the item store: a snapshot on the disk, and the index of a running service."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+from retrieval_service import snapshot
+from retrieval_service import store_schema as schema
+from retrieval_service.centering import transform
+from retrieval_service.conversions import matrix_from_proto
+from retrieval_service.item_store import CatalogRow, ItemStore
+from retrieval_service.snapshot import SnapshotDamagedError
+from retrieval_service.vector_rows import Connection
+from zhiyin.retrieval.v1 import retrieval_service_pb2 as pb
+from zhiyin.retrieval.v1 import retrieval_service_pb2_grpc as pb_grpc
+from zhiyin_offline.upkeep.findings import Report
+
+_PAGE = 2000
+_LIVE_PAGE = 200
+_DEADLINE_S = 30.0
+# Of a component. The index computes in float32; a service answers in float16.
+_SNAPSHOT_TOLERANCE = 1e-5
+_LIVE_TOLERANCE = 2e-3
+
+
+def check_snapshot(
+    store: ItemStore, connection: Connection, row: CatalogRow, folder: Path, report: Report, *, repair: bool
+) -> None:
+    """The newest snapshot of a catalogue: whole, and with the store's vectors for everything not written since.
+
+    Args:
+        folder: Of the catalogue's snapshots.
+        repair: Removes a snapshot that is not; the service builds its index from the store then.
+    """
+    where = f"index snapshot, catalogue {row.name}"
+    space = store.space(connection, row.catalog_id)
+    if space is None:
+        return
+    try:
+        info = snapshot.newest(folder)
+        if info is None:
+            report.proved.append(f"{where}: there is none; the index is built from the store at start")
+            return
+        index = snapshot.load(info.path, dimensions=space.dimensions, normalize=space.metric == "cosine")
+    except SnapshotDamagedError as error:
+        _remove(folder, where, str(error), report, repair)
+        return
+    sequence, numbers, matrix, _ = index.state()
+    row_of = {int(number): i for i, number in enumerate(numbers) if number >= 0}
+    expected, wrong = 0, 0
+    for stored, vectors in _vectors_until(connection, row.catalog_id, sequence, space.dimensions):
+        rows = [row_of.pop(int(number), -1) for number in stored]
+        expected += len(rows)
+        there = np.asarray(rows) >= 0
+        wanted = transform(vectors, index.geometry.mean, normalize=index.geometry.normalize)
+        far = np.abs(matrix[np.asarray(rows)[there]] - wanted[there]).max(axis=1, initial=0.0) > _SNAPSHOT_TOLERANCE
+        wrong += int((~there).sum() + far.sum())
+    # What is left was written or deleted after the snapshot, and is replayed over it.
+    changed = set(connection.execute(_changed_after(row.catalog_id, sequence)).scalars())
+    extra = len(row_of.keys() - changed)
+    if wrong or extra:
+        _remove(folder, where, f"{wrong} vectors are missing or others, {extra} are of no item", report, repair)
+        return
+    report.proved.append(f"{where}: {expected} vectors as in the store at write {sequence}")
+
+
+def check_live(stub: pb_grpc.RetrievalServiceStub, store: ItemStore, row: CatalogRow, report: Report) -> None:
+    """The index that a running service searches: every item's vector is the store's, and there are no others.
+
+    Items that are written meanwhile are left out of the comparison.
+
+    Raises:
+        grpc.RpcError: The service does not answer.
+    """
+    where = f"index in service, catalogue {row.name}"
+    with store.reading() as connection:
+        space = store.space(connection, row.catalog_id)
+        head = store.sequence(connection, row.catalog_id)
+        if space is None:
+            return
+        compared, wrong, after = 0, 0, ""
+        while page := store.items_after(connection, row.catalog_id, after, _LIVE_PAGE):
+            after = page[-1].item_id
+            reply = stub.Search(
+                pb.SearchRequest(
+                    catalog=row.name,
+                    hydrate_item_ids=[stored.item_id for stored in page],
+                    vectors_space="semantic",
+                    include_unavailable=True,
+                    min_sequence=head,
+                ),
+                timeout=_DEADLINE_S,
+            )
+            given = matrix_from_proto(reply.item_vectors).astype(np.float32)
+            shown = {item.id: (item.sequence, given[i]) for i, item in enumerate(reply.items)}
+            blobs = _vectors_by_number(connection, row.catalog_id, [stored.number for stored in page])
+            for stored in page:
+                sequence, vector = shown.get(stored.item_id, (0, None))
+                if vector is None and stored.item_id in reply.missing_item_ids and reply.sequence > head:
+                    continue  # deleted since
+                if vector is not None and sequence != stored.sequence:
+                    continue  # written since
+                compared += 1
+                wanted = transform(blobs[stored.number][None], space.centering.mean)[0]
+                wrong += vector is None or float(np.abs(vector - wanted).max()) > _LIVE_TOLERANCE
+    stats = stub.GetCatalogStats(pb.GetCatalogStatsRequest(catalog=row.name), timeout=_DEADLINE_S)
+    if stats.sequence == head and stats.indexed_count != stats.item_count:
+        report.found(where, f"it has {stats.indexed_count} vectors for {stats.item_count} items", derived=True)
+    if wrong:
+        what = f"{wrong} of {compared} items have another vector than in the store; restart the retrieval service"
+        report.found(where, what, derived=True)
+    else:
+        report.proved.append(f"{where}: {compared} vectors as in the store")
+
+
+def _remove(folder: Path, where: str, what: str, report: Report, repair: bool) -> None:
+    if repair:
+        shutil.rmtree(folder)
+    report.found(where, what, derived=True, repaired=repair)
+
+
+def _vectors_until(
+    connection: Connection, catalog_id: int, sequence: int, dimensions: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """Numbers and raw vectors that were last written at or before `sequence`."""
+    query = sa.select(schema.vectors.c.number, schema.vectors.c.data).where(
+        schema.vectors.c.catalog_id == catalog_id, schema.vectors.c.sequence <= sequence
+    )
+    for part in connection.execution_options(yield_per=_PAGE).execute(query).partitions(_PAGE):
+        vectors = np.frombuffer(b"".join(bytes(r.data) for r in part), "<f4").reshape(-1, dimensions)
+        yield np.asarray([r.number for r in part], np.int64), vectors
+
+
+def _vectors_by_number(connection: Connection, catalog_id: int, numbers: list[int]) -> dict[int, NDArray[np.float32]]:
+    query = sa.select(schema.vectors.c.number, schema.vectors.c.data).where(
+        schema.vectors.c.catalog_id == catalog_id, schema.vectors.c.number.in_(numbers)
+    )
+    return {r.number: np.frombuffer(bytes(r.data), "<f4") for r in connection.execute(query)}
+
+
+def _changed_after(catalog_id: int, sequence: int) -> sa.CompoundSelect[tuple[int]]:
+    return sa.union(
+        *(
+            sa.select(table.c.number).where(table.c.catalog_id == catalog_id, table.c.sequence > sequence)
+            for table in (schema.vectors, schema.deletions)
+        )
+    )
