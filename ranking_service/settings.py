@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from ranking_service.users.user_side import UserSideSettings
 from service_runtime.settings import ServerSettings, service_settings_config
+from service_runtime.sql import check_url
 
 
 class RankingSettings(ServerSettings):
@@ -79,7 +80,12 @@ class RankingSettings(ServerSettings):
         60.0, gt=0, le=86_400, description="Seconds after which such an item is read again."
     )
 
-    store_url: str = Field("", description="SQLAlchemy URL of the user store; empty: a SQLite file in data_dir.")
+    store_url: str = Field(
+        "",
+        repr=False,
+        description="URL of the user store's database, such as postgresql+psycopg://zhiyin@db/users; empty: a SQLite "
+        "file in data_dir. A password goes into the variable or the file: flags are visible to everybody.",
+    )
     max_events_per_batch: int = Field(1_000, ge=1, le=10_000, description="Events in one request or stream batch.")
     max_users_per_batch: int = Field(1_000, ge=1, le=10_000, description="Users in one request.")
     max_queued_bytes: int = Field(64 << 20, ge=1 << 20, description="Bytes of requests that may wait for the writer.")
@@ -91,12 +97,21 @@ class RankingSettings(ServerSettings):
     )
     popularity_half_life_days: float = Field(30.0, gt=0, le=3650, description="Days after which an event counts half.")
     snapshot_every_events: int = Field(50_000, ge=100, description="Events after which the statistics are saved.")
-    tail_interval_s: float = Field(
-        0.0, ge=0, le=60, description="Seconds between looks for other replicas' events; 0: none."
+    tail_interval_s: float | None = Field(
+        None,
+        ge=0,
+        le=60,
+        description="Seconds between looks for what other replicas wrote; 0: none. Unset: 0.5 on PostgreSQL, 0 on "
+        "SQLite, which has one replica.",
     )
     token_wait_s: float = Field(
         2.0, ge=0, le=60, description="Longest wait for a store behind a consistency token, in seconds."
     )
+
+    @field_validator("store_url")
+    @classmethod
+    def _store_url_can_be_opened(cls, url: str) -> str:
+        return check_url(url) if url else url
 
     def user_side(self) -> UserSideSettings:
         """The part of users, events and statistics."""

@@ -7,6 +7,7 @@ as live writes.
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
@@ -18,6 +19,10 @@ from retrieval_service.item_store import ItemStore
 from retrieval_service.snapshot import SnapshotDamagedError
 from retrieval_service.vector_rows import Connection, SpaceRow
 from retrieval_service.worker_client import IndexWorkerProcess, WorkerFailedError
+from service_runtime.errors import StoreUnavailable
+
+_PAUSE_S = 0.5
+_PATIENCE_S = 60.0
 
 
 class IndexFiller:
@@ -58,7 +63,11 @@ class IndexFiller:
 
         Raises:
             WorkerGoneError: The worker died.
+            StoreUnavailable: The store was away for too long.
         """
+        _patiently(lambda: self._fill(worker, catalog_id, figures, from_snapshot))
+
+    def _fill(self, worker: IndexWorkerProcess, catalog_id: int, figures: IndexFigures, from_snapshot: bool) -> None:
         key = f"{catalog_id}:filling"
         with self._store.reading() as connection:
             space = self._store.space(connection, catalog_id)
@@ -81,6 +90,9 @@ class IndexFiller:
 
     def catch_up(self, worker: IndexWorkerProcess, catalog_id: int, figures: IndexFigures) -> None:
         """Brings a filled index up to the store's present state."""
+        _patiently(lambda: self._catch_up(worker, catalog_id, figures))
+
+    def _catch_up(self, worker: IndexWorkerProcess, catalog_id: int, figures: IndexFigures) -> None:
         with self._store.reading() as connection:
             space = self._store.space(connection, catalog_id)
             if space is not None:
@@ -132,3 +144,15 @@ class IndexFiller:
             return 0
         figures.snapshot = info
         return info.sequence
+
+
+def _patiently(fill: Callable[[], None]) -> None:
+    """What is committed must become searchable, also when the store goes away just then: waits until it is back."""
+    give_up = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            return fill()
+        except StoreUnavailable:
+            if time.monotonic() > give_up:
+                raise
+            time.sleep(_PAUSE_S)

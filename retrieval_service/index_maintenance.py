@@ -20,6 +20,7 @@ from retrieval_service.index_messages import IndexFigures
 from retrieval_service.snapshot import SnapshotDamagedError
 from retrieval_service.snapshot_process import SnapshotFailedError, build_snapshot
 from retrieval_service.worker_client import WorkerFailedError, WorkerGoneError
+from service_runtime.errors import StoreUnavailable
 from service_runtime.telemetry import get_logger
 
 _log = get_logger(__name__)
@@ -129,7 +130,7 @@ class IndexMaintenance:
             try:
                 for catalog_id, figures in self._host.known():
                     self._look_after(catalog_id, figures)
-            except (WorkerGoneError, WorkerFailedError, OSError, TimeoutError) as error:
+            except (WorkerGoneError, WorkerFailedError, StoreUnavailable, OSError, TimeoutError) as error:
                 # The watcher replaces a dead worker; everything else is tried again in a while.
                 _log.warning("index_maintenance_failed", error=repr(error))
                 self._closing.wait(timeout=_AFTER_FAILURE_S)
@@ -141,6 +142,7 @@ class IndexMaintenance:
         if action is Action.REFILL:
             self._host.refill(catalog_id, figures)
         elif action is not Action.NOTHING:
+            _log.info("index_maintenance", catalog_id=catalog_id, action=action.value)
             made = self._snapshot(catalog_id, figures, _BUILD_TIMEOUT_S, self._closing)
             if made and action is Action.TAKE_OVER:
                 self._host.take_over()

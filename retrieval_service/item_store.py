@@ -8,8 +8,8 @@ order. An item keeps its `number` for life and no number is used twice, so every
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ import sqlalchemy as sa
 
 from retrieval_service import store_schema as schema
 from retrieval_service.vector_rows import ID_CHUNK, Connection, VectorRows
-from service_runtime import sql
+from service_runtime import migrations, sql
+from service_runtime.only_writer import OnlyWriter
 
 _REQUEST_ID_RETENTION_US = 24 * 3600 * 1_000_000
 
@@ -50,30 +51,52 @@ class ItemStore(VectorRows):
     """Catalogues, items and vectors in one SQL database.
 
     Args:
-        url: Of the database, such as `sqlite:////var/lib/zhiyin/retrieval/items.sqlite3`.
+        url: Of the database, such as `sqlite:////var/lib/zhiyin/retrieval/items.sqlite3` or
+            `postgresql+psycopg://zhiyin@db/items`.
+
+    Attributes:
+        engine: For the writer.
     """
 
     def __init__(self, url: str) -> None:
-        if url.startswith("sqlite:///"):
-            Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         self.url = url
-        self.engine = sql.open_engine(url)
-        self._reader = sql.reader(self.engine)
+        self._only_writer: OnlyWriter | None = None
+        if sql.is_sqlite(url):
+            if url.startswith("sqlite:///"):
+                Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+            self.engine = sql.open_engine(url)
+            self._readers = self.engine
+        else:
+            # Index and directory are in memory, so nobody else may write: the one connection that does holds a lock.
+            self._only_writer = OnlyWriter(schema.SCHEMA.name, schema.store_facts)
+            self.engine = sql.open_engine(url, connections=1, connect=self._only_writer.hold)
+            self._readers = sql.open_engine(url)
+        self._reader = sql.reader(self._readers)
 
     def create_tables(self) -> None:
-        """Makes what is missing."""
-        with self.engine.begin() as connection:
-            schema.metadata.create_all(connection)
+        """Makes or upgrades the schema; on PostgreSQL this process is the only writer from here on.
+
+        Raises:
+            FailedPrecondition: The database is of a newer release, somebody else's, or written to by another process.
+            StoreUnavailable: It does not answer.
+        """
+        with sql.writing(self.engine) as connection:
+            migrations.upgrade(connection, schema.SCHEMA)
+            if self._only_writer is not None:
+                self._only_writer.claim(connection)
 
     def close(self) -> None:
         """Gives connections back."""
         self.engine.dispose()
+        self._readers.dispose()
 
-    @contextmanager
-    def reading(self) -> Iterator[Connection]:
-        """A transaction that sees one state and takes no write lock."""
-        with self._reader.connect() as connection, connection.begin():
-            yield connection
+    def reading(self) -> AbstractContextManager[Connection]:
+        """A transaction that sees one state and takes no write lock.
+
+        Raises:
+            StoreUnavailable: The database does not answer.
+        """
+        return sql.reading(self._reader)
 
     # ---- catalogues
 

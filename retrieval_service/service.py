@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import Callable
@@ -28,14 +29,18 @@ from retrieval_service.vector_rows import Connection
 from retrieval_service.write_messages import Committed
 from service_runtime.channels import open_channel
 from service_runtime.errors import ZhiyinError
+from service_runtime.folder_lock import FolderLock
 from service_runtime.signed_token import TokenSigner, load_or_create_key
-from service_runtime.sql import sqlite_url
+from service_runtime.sql import is_sqlite, sqlite_url, when_available, writing
 from service_runtime.sql_writer import SqlWriter
 from service_runtime.telemetry import get_logger
 from zhiyin.retrieval.v1 import retrieval_service_pb2_grpc as pb_grpc
 
 _log = get_logger(__name__)
 _LOAD_PAGE = 2000
+# A predecessor that is being stopped may still flush.
+_PREDECESSOR_S = 30.0
+_LOCK_CHECK_S = 5.0
 
 
 class RetrievalService:
@@ -56,7 +61,7 @@ class RetrievalService:
     ) -> None:
         self._settings, self._end_process = settings, end_process
         settings.data_dir.mkdir(parents=True, exist_ok=True)
-        self.store = ItemStore(sqlite_url(settings.data_dir / "items.sqlite3"))
+        self.store = ItemStore(settings.store_url or sqlite_url(settings.data_dir / "items.sqlite3"))
         self.host = IndexHost(self.store, settings.data_dir / "snapshots", on_fatal=self._on_fatal)
         self._maintenance = IndexMaintenance(
             self.host,
@@ -76,10 +81,12 @@ class RetrievalService:
         self._failure: str | None = "the retrieval service is starting"
         self.failed = False
         """Whether the process ends because store and index disagree, not because it was told to."""
+        self._lock = FolderLock(settings.data_dir)
         self._servicer = RetrievalServicer()
         self._writer: SqlWriter[Committed] | None = None
         self._encoder: EncoderClient | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._lock_watch: asyncio.Task[None] | None = None
 
     def register(self, server: grpc.aio.Server) -> None:
         """Adds the servicer."""
@@ -89,7 +96,8 @@ class RetrievalService:
         """Loads directory and indexes from the store, then takes writes."""
         self._loop = asyncio.get_running_loop()
         settings = self._settings
-        await asyncio.to_thread(self._load)
+        await asyncio.to_thread(self._lock.take, _PREDECESSOR_S)
+        await when_available(self._load)
         self._encoder = EncoderClient(
             open_channel(
                 settings.encoder_address,
@@ -135,6 +143,8 @@ class RetrievalService:
             )
         )
         self._failure = None
+        if not is_sqlite(self.store.url):
+            self._lock_watch = asyncio.create_task(self._keep_the_lock())
 
     def readiness(self) -> str | None:
         """Why the service cannot serve; None when it can. The encoder's state does not count."""
@@ -142,6 +152,8 @@ class RetrievalService:
 
     async def close(self) -> None:
         """Finishes waiting writes, makes snapshots, ends the worker."""
+        if self._lock_watch is not None:
+            self._lock_watch.cancel()
         if self._writer is not None:
             await self._writer.close()
         await asyncio.to_thread(self._maintenance.close)
@@ -150,12 +162,13 @@ class RetrievalService:
             await self._encoder.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
         self.store.close()
+        self._lock.release()
 
     # ---- loading
 
     def _load(self) -> None:
         self.store.create_tables()
-        with self.store.engine.begin() as connection:
+        with writing(self.store.engine) as connection:
             rows = self.store.catalogs(connection)
             if not any(row.name == DEFAULT_CATALOG for row in rows):
                 rows.append(self.store.create_catalog(connection, DEFAULT_CATALOG, ""))
@@ -177,6 +190,14 @@ class RetrievalService:
         directory.apply(self.store.sequence(connection, row.catalog_id), (), kinds)
         _log.info("catalog_loaded", catalog=row.name, items=len(directory), sequence=directory.sequence)
         return CatalogState(row, directory, self.store.space(connection, row.catalog_id))
+
+    async def _keep_the_lock(self) -> None:
+        """Has the writer look after its connection: one that lost its lock finds out although nobody writes here."""
+        assert self._writer is not None
+        while True:
+            await asyncio.sleep(_LOCK_CHECK_S)
+            with contextlib.suppress(ZhiyinError):  # the database is away, or the writer has ended and told of it
+                await self._writer.submit(lambda connection: None, 0)
 
     # ---- called from other threads
 

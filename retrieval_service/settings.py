@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from service_runtime.settings import ServerSettings, service_settings_config
+from service_runtime.sql import check_url
 
 
 class RetrievalSettings(ServerSettings):
@@ -16,6 +17,12 @@ class RetrievalSettings(ServerSettings):
 
     port: int = Field(50052, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     data_dir: Path = Field(Path(".zhiyin/retrieval"), description="Folder of the item store and the snapshots.")
+    store_url: str = Field(
+        "",
+        repr=False,
+        description="URL of the item store's database, such as postgresql+psycopg://zhiyin@db/items; empty: a SQLite "
+        "file in data_dir. A password goes into the variable or the file: flags are visible to everybody.",
+    )
     default_deadline_s: float = Field(
         120.0, gt=0, le=600, description="Deadline, in seconds, of a call without one: time to encode a full batch."
     )
@@ -51,3 +58,8 @@ class RetrievalSettings(ServerSettings):
     snapshot_at_close_s: float = Field(
         15.0, ge=0, description="Seconds that snapshots at a stop may take in all; 0: none are made."
     )
+
+    @field_validator("store_url")
+    @classmethod
+    def _store_url_can_be_opened(cls, url: str) -> str:
+        return check_url(url) if url else url

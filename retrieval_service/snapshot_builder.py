@@ -1,6 +1,8 @@
 """Makes a snapshot of one catalogue's index from the store, in a process of its own.
 
-    python -m retrieval_service.snapshot_builder --database-url URL --catalog-id N --folder DIR --rebuild-above 0.2
+    python -m retrieval_service.snapshot_builder --catalog-id N --folder DIR --rebuild-above 0.2
+
+The first line of standard input is the URL of the store, which may hold a password.
 
 Starts from the newest snapshot and replays what came after, through the same `SpaceIndex.apply` as live writes; from
 nothing when there is none, when the space's mean was renewed since, or when too many rows are dead. Prints one line of
@@ -92,14 +94,15 @@ def _base(folder: Path, space: SpaceRow) -> SpaceIndex | None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Builds one snapshot."""
     parser = argparse.ArgumentParser(description="Builds a snapshot of an index from the item store.")
-    parser.add_argument("--database-url", required=True)
     parser.add_argument("--catalog-id", required=True, type=int)
     parser.add_argument("--folder", required=True, type=Path)
     parser.add_argument("--rebuild-above", required=True, type=float)
     arguments = parser.parse_args(argv)
+    with open(0, "rb", buffering=0, closefd=False) as standard_input:  # unbuffered: the rest is the parent watch's
+        database_url = standard_input.readline().decode().strip()
     exit_with_parent()
     os.nice(5)
-    store = ItemStore(arguments.database_url)
+    store = ItemStore(database_url)
     try:
         report = build(store, arguments.catalog_id, arguments.folder, arguments.rebuild_above)
     finally:

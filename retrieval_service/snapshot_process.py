@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -52,8 +53,7 @@ def build_snapshot(
         SnapshotFailedError: It failed, was ended, or took too long.
     """
     command = [sys.executable, "-m", "retrieval_service.snapshot_builder"]
-    command += ["--database-url", database_url, "--catalog-id", str(catalog_id)]
-    command += ["--folder", str(folder), "--rebuild-above", str(rebuild_above)]
+    command += ["--catalog-id", str(catalog_id), "--folder", str(folder), "--rebuild-above", str(rebuild_above)]
     builder = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,  # its end is the builder's end: it does not outlive us
@@ -62,6 +62,10 @@ def build_snapshot(
         env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
         start_new_session=True,
     )
+    assert builder.stdin is not None
+    with contextlib.suppress(BrokenPipeError):  # it ended at once: its exit code tells
+        builder.stdin.write(database_url.encode() + b"\n")  # not as an argument: everybody sees those, and a password
+        builder.stdin.flush()
     until = time.monotonic() + timeout_s
     while builder.poll() is None:
         if time.monotonic() >= until or (stop is not None and stop.is_set()):
@@ -69,7 +73,6 @@ def build_snapshot(
             builder.wait()
             break
         time.sleep(_POLL_S / 10 if timeout_s < 60 else _POLL_S)
-    assert builder.stdin is not None
     builder.stdin.close()
     builder.stdin = None
     out, err = builder.communicate()

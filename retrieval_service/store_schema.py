@@ -1,13 +1,37 @@
-"""The tables of the item store."""
+"""The tables of the item store as the newest of `store_revisions` leaves them. A change here needs a new revision."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import BigInteger, Column, ForeignKey, Integer, LargeBinary, MetaData, Table, Text, UniqueConstraint
+from sqlalchemy import BigInteger, Column, ForeignKey, Integer, LargeBinary, MetaData, Table, UniqueConstraint
+
+from service_runtime.migrations import StoreSchema
+
+SCHEMA = StoreSchema(
+    name="item store",
+    folder=Path(__file__).parent / "store_revisions",
+    revisions=("items_0001", "items_0002"),
+    first_tables=frozenset(
+        {
+            "catalogs",
+            "catalog_head",
+            "dropped_catalogs",
+            "attribute_kinds",
+            "spaces",
+            "items",
+            "vectors",
+            "deletions",
+            "request_ids",
+        }
+    ),
+)
 
 metadata = MetaData()
+# The order of the bytes, everywhere: it is SQLite's, and PostgreSQL's own depends on the locale.
+Text = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 _id = BigInteger().with_variant(Integer, "sqlite")  # SQLite: only INTEGER PRIMARY KEY is the row id
 
 
@@ -97,4 +121,10 @@ request_ids = Table(
     Column("response", LargeBinary, nullable=False),
     Column("created_at_us", BigInteger, nullable=False),
     sa.Index("request_ids_by_time", "created_at_us"),
+)
+store_facts = Table(
+    "store_facts",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", Text, nullable=False),
 )

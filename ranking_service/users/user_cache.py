@@ -68,6 +68,9 @@ class UserCache:
     def drop(self, catalog: str, user_ids: Sequence[str], erased_keys: Sequence[int], sequence: int) -> None:
         """Forgets states that another replica changed or erased, at the latest at this sequence."""
         with self._lock:
+            if erased_keys:
+                # Whose they were is known of those in the cache only, and a read from before may be on its way here.
+                self._forgotten[catalog] = max(self._forgotten.get(catalog, 0), sequence)
             gone = set(erased_keys)
             erased = [key[1] for key, state in self._states.items() if gone and state.key in gone]
             for user_id in (*user_ids, *erased):
@@ -85,7 +88,8 @@ class UserCache:
             self._store(key, changed(state, user, self._max_recent))
 
     def _note_change(self, key: tuple[str, str], sequence: int) -> None:
-        self._changed[key] = sequence
+        # The tail and the writer may come here in either order.
+        self._changed[key] = max(self._changed.get(key, 0), sequence)
         self._changed.move_to_end(key)
         if len(self._changed) > _REMEMBERED_CHANGES:
             (catalog, _), forgotten = self._changed.popitem(last=False)

@@ -10,7 +10,12 @@ USERS_ERASED = Counter("zhiyin_ranking_users_erased_total", "Users erased.")
 USER_READS = Counter("zhiyin_ranking_user_reads_total", "Users read, by where the state came from.", ["source"])
 WRITE_QUEUE_BYTES = Gauge("zhiyin_ranking_write_queue_bytes", "Bytes of requests that wait for the writer.")
 STATISTICS_REFOLDS = Counter(
-    "zhiyin_ranking_statistics_refolds_total", "Times statistics were folded from the whole log for want of a snapshot."
+    "zhiyin_ranking_statistics_refolds_total",
+    "Times statistics were folded from the whole log because the snapshot was missing, damaged or foreign.",
+    ["snapshot"],
+)
+STATISTICS_SNAPSHOT_FAILURES = Counter(
+    "zhiyin_ranking_statistics_snapshot_failures_total", "Times a snapshot of statistics could not be written."
 )
 STATISTICS_SNAPSHOT_SECONDS = Histogram(
     "zhiyin_ranking_statistics_snapshot_seconds", "Time to save the statistics of one catalogue."

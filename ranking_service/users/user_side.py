@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -21,13 +21,14 @@ from ranking_service.users.user import Change, StoredUser, UserWrite
 from ranking_service.users.user_cache import UserCache
 from ranking_service.users.user_reader import CachedUserReader
 from ranking_service.users.user_state import Statistics, UserReader
-from service_runtime.errors import NotFound
+from service_runtime.errors import NotFound, StoreUnavailable
 from service_runtime.signed_token import TokenSigner
-from service_runtime.sql import sqlite_url
+from service_runtime.sql import is_sqlite, sqlite_url, when_available
 from service_runtime.sql_writer import SqlWriter
 from service_runtime.telemetry import get_logger
 
 _log = get_logger(__name__)
+_TAIL_INTERVAL_S = 0.5
 _CHECKPOINT_TRIES = 20
 _CHECKPOINT_PAUSE_S = 0.1
 
@@ -45,11 +46,11 @@ class UserSideSettings:
         user_cache_interactions: Bound of the user cache, counted in interactions and seen items of all cached users.
         popularity_half_life_s: Seconds after which an event counts half.
         snapshot_every_events: Events after which the statistics are saved; a restart replays about so many.
-        tail_interval_s: Seconds between looks for events that other replicas recorded; 0: never (one replica).
+        tail_interval_s: Seconds between looks for what other replicas wrote; 0: never; None: as the database needs.
         token_wait_s: Longest wait for the store of a replica to reach a consistency token, in seconds.
     """
 
-    store_url: str = ""
+    store_url: str = field(default="", repr=False)
     max_events_per_batch: int = 1_000
     max_users_per_batch: int = 1_000
     max_queued_bytes: int = 64 << 20
@@ -57,7 +58,7 @@ class UserSideSettings:
     user_cache_interactions: int = 500_000
     popularity_half_life_s: float = 30 * 86_400.0
     snapshot_every_events: int = 50_000
-    tail_interval_s: float = 0.0
+    tail_interval_s: float | None = None
     token_wait_s: float = 2.0
 
 
@@ -101,7 +102,12 @@ class UserSide:
         self.settings = settings
         self.signer = signer
         self._data_dir = data_dir
-        self._store = UserStore(settings.store_url or sqlite_url(data_dir / "users.sqlite3"))
+        url = settings.store_url or sqlite_url(data_dir / "users.sqlite3")
+        self._store = UserStore(url)
+        self._alone = is_sqlite(url)
+        self._tail_interval_s = 0.0 if self._alone else _TAIL_INTERVAL_S
+        if settings.tail_interval_s is not None:
+            self._tail_interval_s = settings.tail_interval_s
         self._cache = UserCache(settings.user_cache_interactions, settings.max_recent_interactions)
         self._statistics = EventStatistics(
             self._store, data_dir / "statistics", settings.popularity_half_life_s, settings.snapshot_every_events
@@ -130,10 +136,10 @@ class UserSide:
 
     async def start(self) -> None:
         """Opens the store, loads the statistics (snapshot, then newer events) and starts the writer."""
-        await asyncio.to_thread(self._load)
+        await when_available(self._load)
         self._writer.start()
         user_metrics.WRITE_QUEUE_BYTES.set_function(lambda: self._writer.queued_bytes)
-        if self.settings.tail_interval_s > 0:
+        if self._tail_interval_s > 0:
             self._tail = asyncio.create_task(self._tail_log())
         self._started = True
 
@@ -229,6 +235,12 @@ class UserSide:
     def _load(self) -> None:
         self._data_dir.mkdir(parents=True, exist_ok=True)
         self._store.open()
+        if self._store.note_token_key(self.signer.fingerprint) and not self._alone:
+            _log.warning(
+                "token_key_differs",
+                consequence="a token from one replica is refused by the other as none of this service",
+                cure="give all replicas one key: token_key_file (ZHIYIN_RANKING_TOKEN_KEY_FILE)",
+            )
         self._forget_deleted_rows()  # of an erasure that a crash interrupted
         for catalog, key in self._catalogs.load().items():
             self._statistics.load(catalog, key)
@@ -238,11 +250,23 @@ class UserSide:
         for change in changes:
             if change.after == change.before:
                 continue
-            if self._statistics.event_sequence(change.catalog) < change.before:
-                self._follow(change.catalog)
+            in_step = self._statistics.event_sequence(change.catalog) >= change.before or self._caught_up(change)
             # The cache first: a reader that sees the sequence may trust the cache.
             self._cache.apply(change)
-            self._statistics.apply(change)
+            if in_step:
+                self._statistics.apply(change)
+
+    def _caught_up(self, change: Change) -> bool:
+        """Follows other replicas up to a change of our own; False: the store went away right after the commit.
+
+        Then the statistics stay behind until the tail or the next write finds the store again.
+        """
+        try:
+            self._follow(change.catalog)
+        except StoreUnavailable as error:
+            _log.warning("statistics_stay_behind", catalog=change.catalog, reason=error.message)
+            return False
+        return True
 
     def _follow(self, catalog: str) -> None:
         """Catches up with what other replicas wrote."""
@@ -257,12 +281,17 @@ class UserSide:
 
     async def _tail_log(self) -> None:
         while True:
-            await asyncio.sleep(self.settings.tail_interval_s)
-            for catalog in self._catalogs.known():
-                try:
-                    await asyncio.to_thread(self._follow, catalog)
-                except Exception as error:  # the store is away: the next round tries again
-                    _log.warning("log_tail_failed", catalog=catalog, error=str(error))
+            await asyncio.sleep(self._tail_interval_s)
+            try:
+                await asyncio.to_thread(self._follow_all)
+            except StoreUnavailable as error:  # the next round tries again
+                _log.warning("log_tail_failed", reason=error.message)
+
+    def _follow_all(self) -> None:
+        known = self._catalogs.known()
+        for catalog, sequence in self._store.heads().items():
+            if catalog in known and sequence > self._statistics.event_sequence(catalog):
+                self._follow(catalog)
 
     def _forget_bytes(self, catalog: str) -> None:
         self._statistics.save(catalog)

@@ -130,15 +130,6 @@ async def test_readiness_follows_start_and_writer(tmp_path: Path) -> None:
         assert "writer has failed" in (ranking.side.readiness() or "")
 
 
-async def test_a_store_of_another_schema_is_refused(tmp_path: Path) -> None:
-    async with opened(tmp_path) as ranking:
-        with ranking.side._store.engine.begin() as connection:
-            connection.exec_driver_sql("UPDATE store_facts SET value = '99' WHERE name = 'schema_version'")
-    with pytest.raises(FailedPrecondition, match="schema 99"):
-        async with opened(tmp_path):
-            pass
-
-
 async def test_movielens_folds_and_gives_known_neighbours(test_data: Path, tmp_path: Path) -> None:
     with gzip.open(test_data / "movielens-small" / "ratings.csv.gz", "rt") as file:
         rows = [row for row in csv.DictReader(file) if int(row["userId"]) <= 200]

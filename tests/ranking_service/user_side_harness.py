@@ -1,8 +1,12 @@
-"""The write side of ranking on a real SQLite file, without a server: RPC methods are called, errors come as raised."""
+"""The write side of ranking without a server: RPC methods are called, errors come as raised.
+
+On a SQLite file of its own, or on the database that the service's variable names (tests/durability/test_postgres_*).
+"""
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -65,7 +69,8 @@ class Opened:
 @asynccontextmanager
 async def opened(folder: Path, **settings: Any) -> AsyncIterator[Opened]:
     retrieval = Retrieval("films")
-    side = UserSide.open(folder, UserSideSettings(**settings), SIGNER, retrieval.knows)
+    options = {"store_url": os.environ.get("ZHIYIN_RANKING_STORE_URL", ""), **settings}
+    side = UserSide.open(folder, UserSideSettings(**options), SIGNER, retrieval.knows)
     await side.start()
     try:
         yield Opened(side, retrieval)
@@ -101,7 +106,7 @@ def folded(entries: Sequence[LogEntry | Erasure]) -> CatalogStatistics:
 
 def recount(folder: Path, catalog: str = "default") -> CatalogStatistics:
     """Statistics of the log in a store that nobody writes to."""
-    store = UserStore(sqlite_url(folder / "users.sqlite3"))
+    store = UserStore(os.environ.get("ZHIYIN_RANKING_STORE_URL") or sqlite_url(folder / "users.sqlite3"))
     store.open()
     entries = [entry for page, _ in store.read_log(store.catalogs()[catalog], 0) for entry in page]
     store.close()

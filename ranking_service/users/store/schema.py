@@ -2,10 +2,15 @@
 
 A user is a number (`user_key`) everywhere but in the users table, so that statistics and their snapshots hold no ids.
 Keys are never used again: somebody erased who comes back is somebody new.
+
+These are the tables as the newest of `revisions` leaves them; a change here needs a new revision.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import sqlalchemy as sa
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -17,13 +22,22 @@ from sqlalchemy import (
     MetaData,
     SmallInteger,
     Table,
-    Text,
     UniqueConstraint,
 )
 
-SCHEMA_VERSION = "1"
+from service_runtime.migrations import StoreSchema
+
+SCHEMA = StoreSchema(
+    name="user store",
+    folder=Path(__file__).parent / "revisions",
+    revisions=("users_0001", "users_0002"),
+    first_tables=frozenset({"store_facts", "catalogs", "users", "follows", "attribute_kinds", "events", "erasures"}),
+)
 
 metadata = MetaData()
+
+# The order of the bytes: PostgreSQL's own depends on the locale, and changes with it.
+Text = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
 # INTEGER in SQLite, so that the key is the row id; BIGINT elsewhere.
 _KEY = BigInteger().with_variant(Integer, "sqlite")

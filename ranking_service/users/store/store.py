@@ -9,17 +9,19 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 
-from sqlalchemy import Connection, Engine, insert, select
+from sqlalchemy import Connection, Engine, delete, insert, select
+from sqlalchemy.exc import IntegrityError
 
 from ranking_service.users.event import Event
 from ranking_service.users.store import event_rows, user_rows
-from ranking_service.users.store.schema import SCHEMA_VERSION, catalogs, metadata, store_facts
+from ranking_service.users.store.schema import SCHEMA, catalogs, store_facts
 from ranking_service.users.user import Change, StoredUser
 from ranking_service.users.user_state import UserState
-from service_runtime.errors import FailedPrecondition
-from service_runtime.sql import open_engine, reader
+from service_runtime import migrations, sql
 
 DEFAULT_CATALOG = "default"
+# The release before Alembic read "1" and refuses a database with anything else.
+_SCHEMA_FOR_OLD_RELEASES = "2"
 
 
 class UserStore:
@@ -31,30 +33,41 @@ class UserStore:
     """
 
     def __init__(self, url: str) -> None:
-        self.engine: Engine = open_engine(url)
-        self._reader = reader(self.engine)
+        self.engine: Engine = sql.open_engine(url)
+        self._reader = sql.reader(self.engine)
         self.epoch = ""
 
     def open(self) -> None:
-        """Makes what is missing.
+        """Makes or upgrades the schema.
 
         Raises:
-            FailedPrecondition: The database was written by a release with another schema.
+            FailedPrecondition: The database is of a newer release, or somebody else's.
+            StoreUnavailable: It does not answer.
         """
-        with self.engine.begin() as connection:
-            metadata.create_all(connection)
+        with sql.writing(self.engine) as connection:
+            migrations.upgrade(connection, SCHEMA)
             facts: dict[str, str] = dict(connection.execute(select(store_facts)).all())
-            if not facts:
-                facts = {"epoch": secrets.token_hex(8), "schema_version": SCHEMA_VERSION}
+            if "epoch" not in facts:
+                facts = {"epoch": secrets.token_hex(8), "schema_version": _SCHEMA_FOR_OLD_RELEASES}
                 rows = [{"name": name, "value": value} for name, value in facts.items()]
                 connection.execute(insert(store_facts), rows)
                 connection.execute(insert(catalogs).values(name=DEFAULT_CATALOG, sequence=0))
-        if facts["schema_version"] != SCHEMA_VERSION:
-            raise FailedPrecondition(
-                f"the user store has schema {facts['schema_version']}, this release reads {SCHEMA_VERSION}",
-                reason="SCHEMA_VERSION_MISMATCH",
-            )
         self.epoch = facts["epoch"]
+
+    def note_token_key(self, fingerprint: str) -> bool:
+        """Notes which key this replica signs tokens with; tells whether the one before it used another.
+
+        Raises:
+            StoreUnavailable: The store does not answer.
+        """
+        is_key = store_facts.c.name == "token_key"
+        with sql.writing(self.engine) as connection:
+            before = connection.execute(select(store_facts.c.value).where(is_key)).scalar_one_or_none()
+            if before == fingerprint:
+                return False
+            connection.execute(delete(store_facts).where(is_key))
+            connection.execute(insert(store_facts).values(name="token_key", value=fingerprint))
+        return before is not None
 
     def close(self) -> None:
         """Closes all connections."""
@@ -62,31 +75,31 @@ class UserStore:
 
     def catalogs(self) -> dict[str, int]:
         """Key by name of every known catalogue."""
-        with self._reader.connect() as connection:
+        with sql.reading(self._reader) as connection:
             query = select(catalogs.c.name, catalogs.c.catalog_key)
             return dict(connection.execute(query).all())
 
     def sequence(self, catalog_key: int) -> int:
         """The catalogue's sequence now."""
-        with self._reader.connect() as connection:
+        with sql.reading(self._reader) as connection:
             return _sequence(connection, catalog_key)
 
     def read_state(self, catalog_key: int, user_id: str, max_recent: int) -> tuple[UserState, int]:
         """A user and the catalogue's sequence at that moment."""
-        with self._reader.connect() as connection:
+        with sql.reading(self._reader) as connection:
             sequence = _sequence(connection, catalog_key)
             return user_rows.load_state(connection, catalog_key, user_id, max_recent), sequence
 
     def read_user(self, catalog_key: int, user_id: str) -> StoredUser | None:
         """A user as GetUser shows it; None: unknown."""
-        with self._reader.connect() as connection:
+        with sql.reading(self._reader) as connection:
             return user_rows.load_user(connection, catalog_key, user_id)
 
     def read_events(
         self, catalog_key: int, user_id: str, after: tuple[int, int] | None, limit: int
     ) -> tuple[list[Event], tuple[int, int] | None]:
         """A page of a user's events, oldest first, and where the next begins; None: there is none."""
-        with self._reader.connect() as connection:
+        with sql.reading(self._reader) as connection:
             return user_rows.load_events(connection, catalog_key, user_id, after, limit)
 
     def read_log(self, catalog_key: int, after: int, until: int | None = None) -> Iterator[event_rows.LogPage]:
@@ -95,13 +108,18 @@ class UserStore:
         Args:
             until: Where to stop; None: at the catalogue's sequence.
         """
-        with self._reader.connect() as connection:
+        with sql.reading(self._reader) as connection:
             end = _sequence(connection, catalog_key) if until is None else until
             yield from event_rows.read_log(connection, catalog_key, after, end)
 
+    def heads(self) -> dict[str, int]:
+        """The sequence of every catalogue by its name."""
+        with sql.reading(self._reader) as connection:
+            return dict(connection.execute(select(catalogs.c.name, catalogs.c.sequence)).all())
+
     def changed_since(self, catalog_key: int, after: int) -> tuple[list[str], list[int], int]:
         """What writes after a sequence touched: ids of users, keys of erased users, and the sequence reached."""
-        with self._reader.connect() as connection:
+        with sql.reading(self._reader) as connection:
             head = _sequence(connection, catalog_key)
             changed = user_rows.changed_users(connection, catalog_key, after)
             return changed, user_rows.erased_users(connection, catalog_key, after), head
@@ -131,7 +149,11 @@ def add_catalog(connection: Connection, name: str) -> Change:
     key = connection.execute(query).scalar_one_or_none()
     if key is None:
         made = insert(catalogs).values(name=name, sequence=0).returning(catalogs.c.catalog_key)
-        key = connection.execute(made).scalar_one()
+        try:
+            with connection.begin_nested():
+                key = connection.execute(made).scalar_one()
+        except IntegrityError:  # another replica was first
+            key = connection.execute(query).scalar_one()
     return Change(name, 0, 0, catalog_key=int(key))
 
 
