@@ -11,7 +11,7 @@ from retrieval_service.catalog_registry import CatalogState
 from retrieval_service.search import SearchInput
 from retrieval_service.serving import Serving
 from service_runtime import request_context
-from service_runtime.errors import NotReady
+from service_runtime.errors import FailedPrecondition, NotReady
 from service_runtime.grpc_types import ServicerContext
 from zhiyin.retrieval.v1 import retrieval_service_pb2 as pb
 
@@ -31,7 +31,7 @@ class SearchRpcs:
         plan = await self._serving.read(requests.read_search, request)
         state = self._serving.registry.get(request.catalog)
         await self._wait_for(state, plan.min_sequence)
-        search = await self._encode_texts(plan.search, plan.texts)
+        search = await self._encode_texts(state, plan.search, plan.texts)
         timeout_s = request_context.current().deadline.child_timeout()
 
         def answer() -> pb.SearchResponse:
@@ -50,10 +50,17 @@ class SearchRpcs:
                 raise NotReady(f"the catalogue is at sequence {state.directory.sequence}, {sequence} has not come yet")
             await asyncio.sleep(_SEQUENCE_POLL_S)
 
-    async def _encode_texts(self, search: SearchInput, texts: dict[int, str]) -> SearchInput:
+    async def _encode_texts(self, state: CatalogState, search: SearchInput, texts: dict[int, str]) -> SearchInput:
         if not texts:
             return search
         encoded = await self._serving.encoder.queries(list(texts.values()))
+        dimensions = encoded.vectors.shape[1]
+        if state.space is not None and state.space.dimensions != dimensions:
+            # Not the caller's fault, as it would be with a vector of theirs.
+            raise FailedPrecondition(
+                f"the encoder's vectors have {dimensions} dimensions, the catalogue's {state.space.dimensions}",
+                reason="SPACE_MISMATCH",
+            )
         queries = list(search.queries)
         for row, i in enumerate(texts):
             queries[i] = dataclasses.replace(queries[i], vector=encoded.vectors[row], fingerprint=encoded.fingerprint)

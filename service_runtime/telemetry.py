@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import traceback
-from typing import Any, cast
+from typing import Any, TextIO, cast
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
@@ -47,7 +48,7 @@ def configure_logging(service: str, level: str, log_format: str) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(file=cast(TextIO, _ForgivingStderr())),
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.clear_contextvars()
@@ -65,6 +66,23 @@ def exception_places(exc_info: structlog.typing.ExcInfo) -> str:
         lines += [f"  {at.filename}:{at.lineno} in {at.name}" for at in traceback.extract_tb(cause.__traceback__)]
         cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
     return "\n".join(lines)
+
+
+class _ForgivingStderr:
+    """Standard error, of which a failure loses a line and nothing else.
+
+    It may be a file on the disk that has just become full: whoever reports that must not fail over the report.
+    """
+
+    def write(self, text: str) -> None:
+        """A line."""
+        with contextlib.suppress(OSError):
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        """What is not out yet."""
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
 
 
 class _Formatter(logging.Formatter):
