@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from retrieval_service import snapshot
+from retrieval_service import metrics, snapshot
 from retrieval_service.index_messages import IndexFigures
 from retrieval_service.item_store import ItemStore
 from retrieval_service.snapshot import SnapshotDamagedError
+from retrieval_service.snapshot_origin import snapshot_origin
 from retrieval_service.vector_rows import Connection, SpaceRow
 from retrieval_service.worker_client import IndexWorkerProcess, WorkerFailedError
 from service_runtime.errors import StoreUnavailable
@@ -73,7 +74,7 @@ class IndexFiller:
             space = self._store.space(connection, catalog_id)
             if space is None:
                 return
-            after = self._load_snapshot(worker, catalog_id, key, space, figures) if from_snapshot else 0
+            after = self._load_snapshot(worker, connection, catalog_id, key, space, figures) if from_snapshot else 0
             if not after:
                 mean = space.centering.mean
                 frame = {
@@ -86,6 +87,14 @@ class IndexFiller:
                 worker.call(frame, () if mean is None else (mean,))
             replayed = self._replay(worker, connection, catalog_id, key, after, space.dimensions, figures)
             figures.changed_since_snapshot = replayed
+            in_step = not after or figures.live == space.centering.count
+        if not in_step and figures.snapshot is not None:
+            # Such as an old snapshot that was put back: the marks of items deleted since may be gone by now.
+            why = "with what was written after it, it is not what the store holds"
+            self._discard(catalog_id, figures.snapshot.path, why)
+            figures.snapshot = None
+            self._fill(worker, catalog_id, figures, from_snapshot=False)
+            return
         worker.call({"op": "move", "key": key, "to": str(catalog_id)})
 
     def catch_up(self, worker: IndexWorkerProcess, catalog_id: int, figures: IndexFigures) -> None:
@@ -127,23 +136,44 @@ class IndexFiller:
         return count
 
     def _load_snapshot(
-        self, worker: IndexWorkerProcess, catalog_id: int, key: str, space: SpaceRow, figures: IndexFigures
+        self,
+        worker: IndexWorkerProcess,
+        connection: Connection,
+        catalog_id: int,
+        key: str,
+        space: SpaceRow,
+        figures: IndexFigures,
     ) -> int:
-        """Loads the newest snapshot that is whole; returns its sequence, 0 when there is none."""
+        """Loads the newest snapshot that is whole and of this catalogue; returns its sequence, 0 when there is none."""
         folder = self.folder(catalog_id)
         figures.snapshot = None
-        try:
-            info = snapshot.newest(folder)
-            if info is None:
-                return 0
-            frame = {"op": "load", "key": key, "path": str(info.path), "dimensions": space.dimensions}
-            worker.call({**frame, "normalize": True})
-        except (SnapshotDamagedError, WorkerFailedError) as error:
-            self._notice(catalog_id, f"the snapshot was damaged and the index is rebuilt from the store: {error}")
-            snapshot.prune(folder, keep=None)
-            return 0
-        figures.snapshot = info
-        return info.sequence
+        if folder.is_dir() and not any(folder.iterdir()):
+            self._notice(catalog_id, "there is no snapshot any more and the index is rebuilt from the store")
+        while (path := snapshot.newest_path(folder)) is not None:
+            try:
+                info = snapshot.read_info(path)
+                if info.origin != snapshot_origin(self._store, connection, catalog_id):
+                    raise SnapshotDamagedError("it is of another store")
+                if info.sequence > self._store.sequence(connection, catalog_id):
+                    raise SnapshotDamagedError("it is newer than the store, which was put back to an older state")
+                frame = {"op": "load", "key": key, "path": str(path), "dimensions": space.dimensions}
+                worker.call({**frame, "normalize": True})
+            except (SnapshotDamagedError, WorkerFailedError) as error:
+                if path.exists():  # else a newer one has just taken its place
+                    self._discard(catalog_id, path, str(error))
+                if path.exists():  # on a disk that is read-only
+                    return 0
+                continue
+            figures.snapshot = info
+            return info.sequence
+        return 0
+
+    def _discard(self, catalog_id: int, path: Path, why: str) -> None:
+        metrics.SNAPSHOTS_DISCARDED.inc()
+        self._notice(
+            catalog_id, f"a snapshot was damaged or of something else, and the index is rebuilt from the store: {why}"
+        )
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _patiently(fill: Callable[[], None]) -> None:

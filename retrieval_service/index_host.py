@@ -7,6 +7,7 @@ writes. `index_maintenance` decides when snapshots and takeovers are due.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import threading
 import time
@@ -262,7 +263,7 @@ class IndexHost:
             try:
                 successor = self._filled_worker()
                 break
-            except (WorkerGoneError, WorkerFailedError) as error:
+            except (WorkerGoneError, WorkerFailedError, OSError) as error:  # OSError: no room for its socket
                 _log.error("index_worker_start_failed", attempt=attempt, error=str(error))
                 if attempt == _START_ATTEMPTS:
                     raise
@@ -325,6 +326,8 @@ class IndexHost:
             self._filler.fill(self._live_worker(), catalog_id, figures, from_snapshot=False)
 
     def notice(self, catalog_id: int | None, text: str) -> None:
-        """Keeps a problem that was found and mended for GetCatalogStats."""
+        """Keeps a problem that was found and mended for GetCatalogStats; one that comes again is kept once."""
         _log.warning("notice", catalog_id=catalog_id, text=text)
+        with contextlib.suppress(ValueError):
+            self._notices.remove((catalog_id, text))
         self._notices.append((catalog_id, text))

@@ -166,6 +166,7 @@ class IndexMaintenance:
             figures.snapshot = snapshot.newest(folder)
         except (SnapshotFailedError, SnapshotDamagedError) as error:
             if stop is None or not stop.is_set():
+                metrics.SNAPSHOT_FAILURES.inc()
                 self._host.notice(catalog_id, f"a snapshot could not be made: {error}")
             return False
         figures.changed_since_snapshot -= before

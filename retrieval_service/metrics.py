@@ -12,6 +12,11 @@ SNAPSHOT_SECONDS = Histogram(
     "Time one snapshot took, in its own process.",
     buckets=(0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800),
 )
+SNAPSHOTS_DISCARDED = Counter(
+    "zhiyin_retrieval_snapshots_discarded_total",
+    "Snapshots that were damaged or of something else; the index was rebuilt from the store.",
+)
+SNAPSHOT_FAILURES = Counter("zhiyin_retrieval_snapshot_failures_total", "Snapshots that could not be made.")
 QUEUED_WRITES = Gauge("zhiyin_retrieval_queued_writes", "Write requests that wait for the writer.")
 QUEUED_BYTES = Gauge("zhiyin_retrieval_queued_bytes", "Bytes of write requests that wait for the writer.")
 ITEMS_WRITTEN = Counter("zhiyin_retrieval_items_written_total", "Items written, by what became of them.", ["outcome"])

@@ -28,6 +28,7 @@ from retrieval_service.settings import RetrievalSettings
 from retrieval_service.vector_rows import Connection
 from retrieval_service.write_messages import Committed
 from service_runtime.channels import open_channel
+from service_runtime.durable_files import make_folder
 from service_runtime.errors import ZhiyinError
 from service_runtime.folder_lock import FolderLock
 from service_runtime.signed_token import TokenSigner, load_or_create_key
@@ -40,7 +41,7 @@ _log = get_logger(__name__)
 _LOAD_PAGE = 2000
 # A predecessor that is being stopped may still flush.
 _PREDECESSOR_S = 30.0
-_LOCK_CHECK_S = 5.0
+_LOCK_CHECK_S = 2.0
 
 
 class RetrievalService:
@@ -60,7 +61,7 @@ class RetrievalService:
         end_process: Callable[[], None] = lambda: os.kill(os.getpid(), signal.SIGTERM),
     ) -> None:
         self._settings, self._end_process = settings, end_process
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        make_folder(settings.data_dir)
         self.store = ItemStore(settings.store_url or sqlite_url(settings.data_dir / "items.sqlite3"))
         self.host = IndexHost(self.store, settings.data_dir / "snapshots", on_fatal=self._on_fatal)
         self._maintenance = IndexMaintenance(

@@ -1,9 +1,9 @@
 """Snapshots of an index: a folder that is whole or not there, with a manifest that a reader checks before it trusts.
 
 hnswlib loads a damaged file without a word and takes a file of other dimensions, so the manifest holds the size and
-SHA-256 of every file beside dimensions, metric, format and sequence. A folder is written under a temporary name,
-every file brought to the disk, and then renamed. The store is the truth: a snapshot that is damaged or missing costs
-time, never data.
+SHA-256 of every file beside dimensions, metric, format, sequence and whose it is. A folder is written under a temporary
+name, every file brought to the disk, and then renamed. The store is the truth: a snapshot that is damaged or missing
+costs time, never data.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ import numpy as np
 
 from retrieval_service.hnsw_index import HnswIndex
 from retrieval_service.space_index import Geometry, SpaceIndex
-from service_runtime.durable_files import sync
+from service_runtime.durable_files import make_folder, sync
 
-FORMAT = 1
+FORMAT = 2
 _MANIFEST, _GRAPH, _MATRIX, _NUMBERS, _MEAN = "manifest.json", "graph.hnsw", "matrix.npy", "numbers.npy", "mean.npy"
 
 
@@ -41,6 +41,7 @@ class SnapshotInfo:
         epoch: Of the space's mean.
         tombstones: Dead rows inside.
         created_at: Seconds since 1970.
+        origin: What the writer said of the store; empty: nothing.
     """
 
     path: Path
@@ -48,26 +49,40 @@ class SnapshotInfo:
     epoch: int
     tombstones: int
     created_at: float
+    origin: str = ""
+
+
+def newest_path(folder: Path) -> Path | None:
+    """The folder of the newest snapshot of a catalogue, whole or not."""
+    return max((p for p in folder.glob("snapshot-*") if p.is_dir()), default=None)
+
+
+def read_info(path: Path) -> SnapshotInfo:
+    """What the manifest of a snapshot says; `load` checks the rest.
+
+    Raises:
+        SnapshotDamagedError: It cannot be read, or is of another catalogue or release.
+    """
+    return _info(path, _manifest(path))
 
 
 def newest(folder: Path) -> SnapshotInfo | None:
-    """The newest snapshot of a catalogue, by its manifest only; `load` checks the rest.
+    """The newest snapshot of a catalogue, by its manifest only.
 
     Raises:
         SnapshotDamagedError: The newest folder has no readable manifest.
     """
-    found = sorted((p for p in folder.glob("snapshot-*") if p.is_dir()), reverse=True)
-    if not found:
-        return None
-    return _info(found[0], _manifest(found[0]))
+    path = newest_path(folder)
+    return None if path is None else read_info(path)
 
 
-def write(index: SpaceIndex, folder: Path) -> SnapshotInfo:
+def write(index: SpaceIndex, folder: Path, origin: str = "") -> SnapshotInfo:
     """Writes a snapshot of an index that nobody changes meanwhile. For the snapshot process.
 
     Args:
         index: The index; its graph must have no backlog.
-        folder: Of the catalogue's snapshots; made when missing.
+        folder: Of the catalogue's snapshots, named by its number; made when missing.
+        origin: Tells the catalogue from one of the same number in another store.
 
     Raises:
         OSError: The disk is full or fails; nothing is left behind that a reader would take.
@@ -75,8 +90,10 @@ def write(index: SpaceIndex, folder: Path) -> SnapshotInfo:
     sequence, numbers, matrix, graph = index.state()
     final = folder / f"snapshot-{sequence:016d}-{index.geometry.epoch:06d}-{time.time_ns()}"
     temporary = folder / f".writing-{os.getpid()}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    make_folder(folder)
+    for left_behind in folder.glob(".writing-*"):  # by a writer that was killed; on a full disk every byte counts
+        shutil.rmtree(left_behind, ignore_errors=True)
+    temporary.mkdir()
     try:
         _save_array(temporary / _NUMBERS, numbers)
         _save_array(temporary / _MATRIX, matrix)
@@ -86,6 +103,8 @@ def write(index: SpaceIndex, folder: Path) -> SnapshotInfo:
             graph.save(temporary / _GRAPH)
         manifest: dict[str, Any] = {
             "format": FORMAT,
+            "catalog": folder.name,
+            "origin": origin,
             "dimensions": index.geometry.dimensions,
             "metric": "cosine" if index.geometry.normalize else "inner_product",
             "epoch": index.geometry.epoch,
@@ -156,10 +175,10 @@ def _manifest(path: Path) -> dict[str, Any]:
         manifest: dict[str, Any] = json.loads((path / _MANIFEST).read_text())
         if manifest["format"] != FORMAT:
             raise SnapshotDamagedError(f"its format is {manifest['format']}, this release reads {FORMAT}")
-        for key in ("dimensions", "metric", "epoch", "sequence", "rows", "tombstones", "files", "created_at"):
-            manifest[key]
         if manifest.pop("checksum", None) != _checksum(manifest):
             raise SnapshotDamagedError("the manifest has another checksum than when it was written")
+        if manifest["catalog"] != path.parent.name:
+            raise SnapshotDamagedError(f"it is of catalogue number {manifest['catalog']}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SnapshotDamagedError(f"the manifest cannot be read ({type(error).__name__})") from None
     return manifest
@@ -171,7 +190,14 @@ def _checksum(manifest: dict[str, Any]) -> str:
 
 
 def _info(path: Path, manifest: dict[str, Any]) -> SnapshotInfo:
-    return SnapshotInfo(path, manifest["sequence"], manifest["epoch"], manifest["tombstones"], manifest["created_at"])
+    return SnapshotInfo(
+        path,
+        manifest["sequence"],
+        manifest["epoch"],
+        manifest["tombstones"],
+        manifest["created_at"],
+        manifest["origin"],
+    )
 
 
 def _save_array(path: Path, array: np.ndarray) -> None:

@@ -27,6 +27,7 @@ from retrieval_service import snapshot
 from retrieval_service.item_store import ItemStore
 from retrieval_service.parent_watch import exit_with_parent
 from retrieval_service.snapshot import SnapshotDamagedError
+from retrieval_service.snapshot_origin import snapshot_origin
 from retrieval_service.space_index import Geometry, SpaceIndex
 from retrieval_service.vector_rows import Connection, SpaceRow
 
@@ -49,7 +50,8 @@ def build(store: ItemStore, catalog_id: int, folder: Path, rebuild_above: float)
         space = store.space(connection, catalog_id)
         if space is None:
             raise LookupError(f"catalogue {catalog_id} has no vectors")
-        index = _base(folder, space)
+        origin = snapshot_origin(store, connection, catalog_id)
+        index = _base(folder, space, origin, store.sequence(connection, catalog_id))
         if index is not None:
             _replay(store, connection, catalog_id, index)
         from_scratch = index is None or index.tombstones > rebuild_above * (len(index) + index.tombstones)
@@ -63,7 +65,7 @@ def build(store: ItemStore, catalog_id: int, folder: Path, rebuild_above: float)
     # Outside of the transaction: a long reader keeps the write-ahead log from shrinking.
     while index.graph_backlog:
         index.absorb(1024)
-    written = snapshot.write(index, folder)
+    written = snapshot.write(index, folder, origin)
     snapshot.prune(folder, keep=written.path)
     return {
         "sequence": written.sequence,
@@ -80,11 +82,11 @@ def _replay(store: ItemStore, connection: Connection, catalog_id: int, index: Sp
         index.apply(0, part.numbers, part.vectors, part.deleted)
 
 
-def _base(folder: Path, space: SpaceRow) -> SpaceIndex | None:
+def _base(folder: Path, space: SpaceRow, origin: str, head: int) -> SpaceIndex | None:
     """The newest snapshot that can be built upon."""
     try:
         info = snapshot.newest(folder)
-        if info is None or info.epoch != space.centering.epoch:
+        if info is None or info.epoch != space.centering.epoch or info.origin != origin or info.sequence > head:
             return None
         return snapshot.load(info.path, dimensions=space.dimensions, normalize=True)
     except SnapshotDamagedError:

@@ -10,6 +10,7 @@ import os
 import time
 from pathlib import Path
 
+from service_runtime.durable_files import make_folder
 from service_runtime.errors import FailedPrecondition
 
 _POLL_S = 0.05
@@ -36,7 +37,7 @@ class FolderLock:
         Raises:
             FailedPrecondition: Another process has it.
         """
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self._path.parent)
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         deadline = time.monotonic() + wait_s
         while True:

@@ -16,6 +16,7 @@ import secrets
 from pathlib import Path
 from typing import Any
 
+from service_runtime.durable_files import make_folder, sync
 from service_runtime.errors import InvalidRequest, Violation
 
 _MAC_BYTES = 16
@@ -74,7 +75,7 @@ def load_or_create_key(path: Path) -> bytes:
         return path.read_bytes()
     except FileNotFoundError:
         pass
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
@@ -87,4 +88,5 @@ def load_or_create_key(path: Path) -> bytes:
         pass
     finally:
         temporary.unlink()
+    sync(path.parent)
     return path.read_bytes()

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Mapping
@@ -24,16 +25,29 @@ from ranking_service.users.user import Change
 from service_runtime.telemetry import get_logger
 
 _log = get_logger(__name__)
+# After a snapshot could not be written the next is tried so much later, then twice as much, and so on.
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 2.0, 60.0
 
 
 @dataclass(slots=True)
 class _Folded:
-    """One catalogue: its statistics, the sequence of the last snapshot asked for, and that of the last one written."""
+    """One catalogue and its snapshot.
+
+    Attributes:
+        key: The store's number of the catalogue.
+        statistics: The state in memory.
+        saved_sequence: Sequence of the last snapshot asked for.
+        on_disk: Sequence of the last one written.
+        pause_s: Wait after the last one, which could not be written; 0 when it could.
+        retry: The timer of the next try.
+    """
 
     key: int
     statistics: CatalogStatistics
     saved_sequence: int = 0
     on_disk: int = 0
+    pause_s: float = 0.0
+    retry: threading.Timer | None = None
     applying: threading.Lock = field(default_factory=threading.Lock)
     saving: threading.Lock = field(default_factory=threading.Lock)
 
@@ -55,6 +69,7 @@ class EventStatistics:
         self._snapshot_every = snapshot_every
         self._catalogs: dict[str, _Folded] = {}
         self._savers = ThreadPoolExecutor(1, "statistics-snapshots")
+        self._closing = False
 
     def popular(self, catalog: str, now: float, limit: int) -> list[tuple[str, float]]:
         """Item ids by time-decayed popularity at `now` (Unix seconds), best first."""
@@ -76,11 +91,14 @@ class EventStatistics:
         started = time.monotonic()
         try:
             statistics = statistics_snapshot.load(self._path(key), self._store.epoch, self._half_life_s)
+            if statistics.sequence > self._store.sequence(key):
+                raise SnapshotUnusable("it is newer than the store, which was put back to an older state", "foreign")
         except SnapshotUnusable as why:
             statistics = CatalogStatistics(self._half_life_s)
-            _log.info("statistics_folded_from_the_whole_log", catalog=catalog, snapshot=str(why))
-            user_metrics.STATISTICS_REFOLDS.inc()
-        folded = _Folded(key, statistics, saved_sequence=statistics.sequence)
+            log = _log.info if why.kind == "missing" else _log.warning
+            log("statistics_folded_from_the_whole_log", catalog=catalog, snapshot=str(why), kind=why.kind)
+            user_metrics.STATISTICS_REFOLDS.labels(why.kind).inc()
+        folded = _Folded(key, statistics, saved_sequence=statistics.sequence, on_disk=statistics.sequence)
         self._catalogs[catalog] = folded
         if self.catch_up(catalog):
             self.save(catalog)  # the snapshot still counted somebody who was erased
@@ -119,7 +137,7 @@ class EventStatistics:
             return self._read_on(folded, until)
 
     def save(self, catalog: str) -> None:
-        """Writes a catalogue's snapshot. A failure is logged; the log has everything.
+        """Writes a catalogue's snapshot. A failure is logged and tried again later; the log has everything.
 
         Of several callers at once, those whose state another has just written come back at once.
         """
@@ -132,16 +150,39 @@ class EventStatistics:
                 path = self._path(folded.key)
                 folded.on_disk = statistics_snapshot.save(path, folded.statistics, self._store.epoch)
             except OSError as error:
-                _log.warning("statistics_snapshot_failed", catalog=catalog, error=str(error))
+                self._try_again(catalog, folded, error)
                 return
+            if folded.pause_s:
+                _log.info("statistics_snapshot_written_again", catalog=catalog, sequence=folded.on_disk)
+                folded.pause_s = 0.0
         folded.saved_sequence = folded.on_disk
 
     def close(self) -> None:
         """Saves what changed since the last snapshot."""
+        self._closing = True
         self._savers.shutdown()
         for catalog, folded in self._catalogs.items():
-            if folded.statistics.sequence != folded.saved_sequence:
+            if folded.retry is not None:
+                folded.retry.cancel()
+            if folded.statistics.sequence != folded.on_disk:
                 self.save(catalog)
+
+    def _try_again(self, catalog: str, folded: _Folded, error: OSError) -> None:
+        user_metrics.STATISTICS_SNAPSHOT_FAILURES.inc()
+        folded.pause_s = min(max(2.0 * folded.pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
+        again = None if self._closing else folded.pause_s
+        _log.warning("statistics_snapshot_failed", catalog=catalog, error=str(error), again_in_s=again)
+        if again is None or (folded.retry is not None and folded.retry.is_alive()):
+            return
+
+        def save_later() -> None:
+            folded.retry = None
+            with contextlib.suppress(RuntimeError):  # closing
+                self._savers.submit(self.save, catalog)
+
+        folded.retry = threading.Timer(folded.pause_s, save_later)
+        folded.retry.daemon = True
+        folded.retry.start()
 
     def _read_on(self, folded: _Folded, until: int | None) -> bool:
         erased = False

@@ -13,6 +13,7 @@ from ranking_service.statistics.statistics_log import EventStatistics
 from ranking_service.users import user_metrics
 from ranking_service.users.catalogs import CatalogLookup, KnownCatalogs
 from ranking_service.users.consistency import ConsistencyTokens
+from ranking_service.users.erased_bytes import ErasedBytes
 from ranking_service.users.event import Event
 from ranking_service.users.store.event_rows import record_events
 from ranking_service.users.store.store import UserStore
@@ -21,6 +22,7 @@ from ranking_service.users.user import Change, StoredUser, UserWrite
 from ranking_service.users.user_cache import UserCache
 from ranking_service.users.user_reader import CachedUserReader
 from ranking_service.users.user_state import Statistics, UserReader
+from service_runtime.durable_files import make_folder
 from service_runtime.errors import NotFound, StoreUnavailable
 from service_runtime.signed_token import TokenSigner
 from service_runtime.sql import is_sqlite, sqlite_url, when_available
@@ -29,8 +31,6 @@ from service_runtime.telemetry import get_logger
 
 _log = get_logger(__name__)
 _TAIL_INTERVAL_S = 0.5
-_CHECKPOINT_TRIES = 20
-_CHECKPOINT_PAUSE_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +104,7 @@ class UserSide:
         self._data_dir = data_dir
         url = settings.store_url or sqlite_url(data_dir / "users.sqlite3")
         self._store = UserStore(url)
+        self._erased_bytes = ErasedBytes(self._store.forget_deleted_bytes)
         self._alone = is_sqlite(url)
         self._tail_interval_s = 0.0 if self._alone else _TAIL_INTERVAL_S
         if settings.tail_interval_s is not None:
@@ -149,6 +150,7 @@ class UserSide:
             self._tail.cancel()
             await asyncio.gather(self._tail, return_exceptions=True)
         await self._writer.close()
+        self._erased_bytes.close()
         await asyncio.to_thread(self._statistics.close)
         self._store.close()
 
@@ -233,7 +235,7 @@ class UserSide:
                 return
 
     def _load(self) -> None:
-        self._data_dir.mkdir(parents=True, exist_ok=True)
+        make_folder(self._data_dir)
         self._store.open()
         if self._store.note_token_key(self.signer.fingerprint) and not self._alone:
             _log.warning(
@@ -241,7 +243,7 @@ class UserSide:
                 consequence="a token from one replica is refused by the other as none of this service",
                 cure="give all replicas one key: token_key_file (ZHIYIN_RANKING_TOKEN_KEY_FILE)",
             )
-        self._forget_deleted_rows()  # of an erasure that a crash interrupted
+        self._erased_bytes.forget()  # of an erasure that a crash interrupted
         for catalog, key in self._catalogs.load().items():
             self._statistics.load(catalog, key)
 
@@ -295,11 +297,4 @@ class UserSide:
 
     def _forget_bytes(self, catalog: str) -> None:
         self._statistics.save(catalog)
-        self._forget_deleted_rows()
-
-    def _forget_deleted_rows(self) -> None:
-        for _ in range(_CHECKPOINT_TRIES):
-            if self._store.forget_deleted_bytes():
-                return
-            time.sleep(_CHECKPOINT_PAUSE_S)
-        _log.warning("deleted_bytes_remain_in_the_write_ahead_log")
+        self._erased_bytes.forget()

@@ -7,10 +7,11 @@ writer (`service_runtime.sql_writer`).
 from __future__ import annotations
 
 import secrets
+import sqlite3
 from collections.abc import Iterator
 
 from sqlalchemy import Connection, Engine, delete, insert, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from ranking_service.users.event import Event
 from ranking_service.users.store import event_rows, user_rows
@@ -128,18 +129,19 @@ class UserStore:
         """Moves the write-ahead log into the database and empties it, so that deleted rows leave no bytes behind.
 
         Returns:
-            False when a reader held the log back; try again.
+            False when a reader held the log back, or the disk is full or fails; try again.
         """
         if self.engine.dialect.name != "sqlite":
             return True  # the operator's VACUUM policy
-        raw = self.engine.raw_connection()
         try:
-            cursor = raw.cursor()
-            cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            row = cursor.fetchone()
-            cursor.close()
-        finally:
-            raw.close()
+            with self.engine.connect() as connection:
+                cursor = connection.connection.cursor()  # no transaction: a checkpoint cannot run within one
+                try:
+                    row = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                finally:
+                    cursor.close()
+        except (sqlite3.Error, SQLAlchemyError):
+            return False
         return row is not None and row[0] == 0
 
 
