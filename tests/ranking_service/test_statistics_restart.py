@@ -12,8 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from ranking_service.statistics.statistics_log import EventStatistics
-from service_runtime.errors import FailedPrecondition
-from tests.ranking_service.user_side_harness import NO_CONTEXT, Opened, assert_close, event, opened, recount
+from tests.ranking_service.user_side_harness import NO_CONTEXT, Opened, assert_close, event, opened
 from zhiyin.ranking.v1 import ranking_service_pb2 as pb
 
 ITEMS = [f"film-{i}" for i in range(9)]
@@ -63,29 +62,6 @@ async def test_a_restart_replays_only_what_the_snapshot_lacks(tmp_path: Path, mo
             assert ranking.side.statistics.event_sequence("default") == 15 * 8 + 1
     loaded = next(line for line in logs if line["event"] == "statistics_loaded")
     assert loaded["replayed"] == 16  # an erasure saves a snapshot of its own
-
-
-@pytest.mark.parametrize("damage", ["gone", "flipped", "of another table"])
-async def test_without_a_usable_snapshot_the_log_is_folded_and_the_log_says_so(tmp_path: Path, damage: str) -> None:
-    now = time.time()
-    async with opened(tmp_path) as ranking:
-        await fill(ranking)
-        before = answers(ranking, now)
-    path = snapshot(tmp_path)
-    whole = path.read_bytes()
-    if damage == "gone":
-        path.unlink()
-    elif damage == "flipped":
-        path.write_bytes(whole[:-50] + bytes([whole[-50] ^ 255]) + whole[-49:])
-    else:
-        head, _, body = whole.partition(b"\n")
-        path.write_bytes(json.dumps(json.loads(head) | {"event_types": "other"}).encode() + b"\n" + body)
-    with capture_logs() as logs:
-        async with opened(tmp_path) as ranking:
-            assert_same(answers(ranking, now), before)
-    assert [line for line in logs if line["event"] == "statistics_folded_from_the_whole_log"]
-    counted = recount(tmp_path)
-    assert_close(before[0], dict(counted.popular(now, 100)))
 
 
 async def test_a_snapshot_is_saved_every_so_many_events(tmp_path: Path) -> None:

@@ -124,33 +124,6 @@ async def test_a_growing_catalogue_gets_a_graph_while_it_is_searched_and_written
         assert not (await running.stats()).notices
 
 
-# Every kind of damage to every file is in test_space_index; this is what the service makes of it.
-@pytest.mark.parametrize("damage", ["flip", "all gone"])
-async def test_a_damaged_snapshot_is_noticed_and_the_index_rebuilt(tmp_path: Path, damage: str) -> None:
-    options = {"graph_min_vectors": 100, "snapshot_every_s": 0.1}
-    async with running_retrieval(tmp_path, **options) as running:
-        await running.upsert(*many_items(150))
-        await until(lambda: figures(running).has_graph)
-        expected = await exact_ids(running)
-    (folder,) = (tmp_path / "snapshots").glob("*/snapshot-*")
-    graph = folder / "graph.hnsw"
-    content = bytearray(graph.read_bytes())
-    if damage == "flip":
-        content[len(content) // 3] ^= 0x10
-        graph.write_bytes(content)
-    else:
-        for file in folder.iterdir():
-            file.unlink()
-        folder.rmdir()
-    async with running_retrieval(tmp_path, **options) as running:
-        assert await exact_ids(running) == expected
-        stats = await running.stats()
-        assert stats.indexed_count == 150
-        assert any("damaged" in notice for notice in stats.notices) is (damage != "all gone")
-        await until(lambda: figures(running).has_graph)  # and a new snapshot is made in the background
-        assert await exact_ids(running) == expected
-
-
 async def test_too_many_tombstones_are_rebuilt_away(tmp_path: Path) -> None:
     options = {"graph_min_vectors": 200, "snapshot_every_s": 600.0}
     async with running_retrieval(tmp_path, **options) as running:
