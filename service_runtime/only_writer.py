@@ -34,7 +34,7 @@ class OnlyWriter:
         wait_s: Longest wait for the lock after a lost connection; the server may not have noticed the loss yet.
     """
 
-    def __init__(self, name: str, facts: Table, *, start_wait_s: float = 10.0, wait_s: float = 2.0) -> None:
+    def __init__(self, name: str, facts: Table, *, start_wait_s: float = 5.0, wait_s: float = 2.0) -> None:
         self._name, self._facts = name, facts
         self._start_wait_s, self._wait_s = start_wait_s, wait_s
         self._mark: str | None = None

@@ -74,7 +74,13 @@ def check_url(url: str) -> str:
     return url
 
 
-def open_engine(url: str, *, connections: int | None = None, connect: Callable[[Any], None] | None = None) -> Engine:
+def open_engine(
+    url: str,
+    *,
+    connections: int | None = None,
+    connect: Callable[[Any], None] | None = None,
+    one_writer_at_a_time: str = "",
+) -> Engine:
     """An engine whose commits survive a power cut.
 
     SQLite: WAL so that readers never wait for the writer, synchronous=FULL so that a commit is on the disk when it
@@ -87,6 +93,8 @@ def open_engine(url: str, *, connections: int | None = None, connect: Callable[[
         connections: Most connections at once; None: as many as a service needs. PostgreSQL only.
         connect: Called with each new connection of the driver before anybody uses it; what it raises ends the attempt
             to connect. PostgreSQL only.
+        one_writer_at_a_time: Name of a lock that every writing transaction holds from its beginning to its end, so that
+            replicas never wait for each other in a circle; empty: none. SQLite has one writer at a time anyway.
     """
     parsed = _parsed(url)
     # The parameters of a statement are what users wrote: an exception must not carry them into a log.
@@ -107,14 +115,17 @@ def open_engine(url: str, *, connections: int | None = None, connect: Callable[[
     )
     if connect is not None:
         event.listen(engine, "do_connect", _connecting(connect))
+    if one_writer_at_a_time:
+        event.listen(engine, "begin", _begin_in_turn(one_writer_at_a_time))
     return engine
 
 
 def reader(engine: Engine) -> Engine:
     """The same engine for reads: transactions that see one state throughout and take no write lock."""
+    reads = engine.execution_options(zhiyin_read_only=True)
     if engine.dialect.name == "sqlite":
-        return engine.execution_options(zhiyin_read_only=True)
-    return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        return reads
+    return reads.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
 
 @contextmanager
@@ -219,6 +230,16 @@ def _connecting(prepare: Callable[[Any], None]) -> Callable[..., Any]:
         return connection
 
     return do_connect
+
+
+def _begin_in_turn(name: str) -> Callable[[Connection], None]:
+    lock = f"SELECT pg_advisory_xact_lock(hashtextextended('zhiyin writes to the {name} ' || current_schema(), 0))"
+
+    def begin(connection: Connection) -> None:
+        if not connection.get_execution_options().get("zhiyin_read_only", False):
+            connection.exec_driver_sql(lock)
+
+    return begin
 
 
 def _configure_sqlite(connection: Any, _record: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
@@ -123,6 +124,7 @@ class UserSide:
         self._catalogs = KnownCatalogs(self._store, self._writer, catalog_lookup, self._statistics.add)
         self._tokens = ConsistencyTokens(signer, lambda: self._store.epoch)
         self._tail: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
         self._started = False
         self.statistics: Statistics = self._statistics
         self.reader: UserReader = CachedUserReader(
@@ -147,8 +149,8 @@ class UserSide:
     async def close(self) -> None:
         """Finishes what waits, saves the statistics and closes the store."""
         if self._tail is not None:
-            self._tail.cancel()
-            await asyncio.gather(self._tail, return_exceptions=True)
+            self._stopping.set()
+            await self._tail
         await self._writer.close()
         self._erased_bytes.close()
         await asyncio.to_thread(self._statistics.close)
@@ -283,7 +285,10 @@ class UserSide:
 
     async def _tail_log(self) -> None:
         while True:
-            await asyncio.sleep(self._tail_interval_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._tail_interval_s):
+                    await self._stopping.wait()
+                return
             try:
                 await asyncio.to_thread(self._follow_all)
             except StoreUnavailable as error:  # the next round tries again

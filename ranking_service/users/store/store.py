@@ -34,7 +34,7 @@ class UserStore:
     """
 
     def __init__(self, url: str) -> None:
-        self.engine: Engine = sql.open_engine(url)
+        self.engine: Engine = sql.open_engine(url, one_writer_at_a_time=SCHEMA.name)
         self._reader = sql.reader(self.engine)
         self.epoch = ""
 
