@@ -17,15 +17,18 @@ R = TypeVar("R")
 # With the pauses of a client that retries as told, five attempts bridge 4 s.
 _RETRY_AFTER_S = 1.0
 
-# What clients are told to use, in any language (docs/errors.md shows the same document). Only UNAVAILABLE is retried:
+# What clients are told to use, in any language (docs/errors.md shows the same document). A call waits, as long as its
+# deadline lasts, for a server that is there and says SERVING; so a restart costs no call. Only UNAVAILABLE is retried:
 # the call was not served. Five attempts, the most that gRPC makes, with these pauses (or those that the server asks
-# for by its pushback trailer) bridge a restart of a service with one replica, 4 s, as long as the deadline lasts that
-# long. Retries end after 500 failed attempts without success in between: an outage is not made worse by them.
+# for by its pushback trailer). Retries end after 500 failed attempts without success in between: an outage is not made
+# worse by them.
 CLIENT_SERVICE_CONFIG: dict[str, Any] = {
     "loadBalancingConfig": [{"round_robin": {}}],
+    "healthCheckConfig": {"serviceName": ""},
     "methodConfig": [
         {
             "name": [{}],
+            "waitForReady": True,
             "retryPolicy": {
                 "maxAttempts": 5,
                 "initialBackoff": "0.2s",

@@ -27,7 +27,8 @@ from zhiyin_cli.server_errors import Refusal
 _ROW_IN_PATH = re.compile(r"^\w+\[(\d+)\]\.?(.*)$")
 _FAULTS_OF_DATA = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.ALREADY_EXISTS, grpc.StatusCode.OUT_OF_RANGE)
 _FIRST_BACKOFF_S = 0.2
-_LONGEST_BACKOFF_S = 10.0
+# Each batch on its way waits in turn: together they wait as often as there are batches.
+_LONGEST_BACKOFF_S = 1.0
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ def connect(address: str, tls: Tls | None = None) -> grpc.Channel:
         ("grpc.max_receive_message_length", 64 << 20),
         ("grpc.max_send_message_length", 64 << 20),
         ("grpc.keepalive_time_ms", 30_000),
+        # An import goes on a second after a service has restarted.
+        ("grpc.max_reconnect_backoff_ms", 1_000),
     ]
     if tls is None or tls.ca_file is None:
         return grpc.insecure_channel(address, options)

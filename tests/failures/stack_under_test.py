@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from ranking_service.service import RankingService
@@ -22,7 +23,7 @@ from service_runtime.server import Service, running_server
 from service_runtime.settings import ServerSettings
 from tests.failures.faulty_link import FaultyLink, faulty_link
 from tests.failures.service_processes import ServiceProcess, service_processes
-from tests.retrieval_service.fake_encoder_server import DIMENSIONS, FakeEncoder, embed, running_fake_encoder
+from tests.retrieval_service.fake_encoder_server import DIMENSIONS, FakeEncoder, running_fake_encoder
 from tests.retrieval_service.retrieval_harness import many_items
 from zhiyin.common.v1 import embedding_pb2
 from zhiyin.common.v1.item_pb2 import Item
@@ -50,6 +51,7 @@ class StackUnderTest:
         folder: Of the data directories `retrieval` and `ranking`.
         retrieval_address: Of the service itself, not of the link before it.
         ranking_address: Of the service.
+        dimensions: Of the encoder's vectors.
         links: What stands before `encoder` and `retrieval`.
         flaps: Names of services that said NOT_SERVING, once for each time.
     """
@@ -57,6 +59,7 @@ class StackUnderTest:
     folder: Path
     retrieval_address: str
     ranking_address: str
+    dimensions: int = DIMENSIONS
     links: dict[str, FaultyLink] = field(default_factory=dict)
     flaps: list[str] = field(default_factory=list)
 
@@ -68,7 +71,7 @@ class StackUnderTest:
             grpc.aio.insecure_channel(self.retrieval_address, options) as to_retrieval,
             grpc.aio.insecure_channel(self.ranking_address, options) as to_ranking,
         ):
-            yield Client(RetrievalServiceStub(to_retrieval), RankingServiceStub(to_ranking))
+            yield Client(RetrievalServiceStub(to_retrieval), RankingServiceStub(to_ranking), self.dimensions)
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ class Client:
 
     retrieval: RetrievalServiceStub
     ranking: RankingServiceStub
+    dimensions: int
 
     def calls(self, deadline_s: float = DEADLINE_S) -> dict[str, Call]:
         """By name. Each makes a request that nobody has made before."""
@@ -84,7 +88,9 @@ class Client:
         one = many_items(1, start=1000 + next(_fresh))
         many = many_items(20, start=100_000 + 20 * next(_fresh))
         vector = embedding_pb2.Embedding(
-            data=embed("blue song").tobytes(), dtype=embedding_pb2.VECTOR_DTYPE_FLOAT32, dimensions=DIMENSIONS
+            data=np.ones(self.dimensions, "<f4").tobytes(),
+            dtype=embedding_pb2.VECTOR_DTYPE_FLOAT32,
+            dimensions=self.dimensions,
         )
         event = ranking_pb.Event(
             user_id="other", type=ranking_pb.EVENT_TYPE_LIKE, item_id="item-00003", event_id=f"event-{next(_fresh)}"
@@ -148,7 +154,7 @@ async def stack_under_test(folder: Path) -> AsyncIterator[StackUnderTest]:
             retrieval_timeout_s=RETRIEVAL_TIMEOUT_S,
         )
         ranking = await stack.enter_async_context(_one_after_another(RankingService(settings), settings))
-        async with _filled_and_watched(StackUnderTest(folder, retrieval, ranking, links)) as under_test:
+        async with _filled_and_watched(StackUnderTest(folder, retrieval, ranking, links=links)) as under_test:
             yield under_test
 
 
