@@ -25,6 +25,7 @@ from retrieval_service.search import Searcher
 from retrieval_service.servicer import RetrievalServicer
 from retrieval_service.serving import Serving
 from retrieval_service.settings import RetrievalSettings
+from retrieval_service.store_schema import store_facts
 from retrieval_service.vector_rows import Connection
 from retrieval_service.write_messages import Committed
 from service_runtime.channels import open_channel
@@ -121,6 +122,7 @@ class RetrievalService:
             apply=catalog_writer.apply,
             name="retrieval",
             max_queued_bytes=settings.max_queued_bytes,
+            facts=store_facts,
             on_fatal=self._on_fatal,
         )
         catalog_writer.use(self._writer)

@@ -10,6 +10,7 @@ and the writer stops and calls `on_fatal`; a restart replays the store.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections import deque
@@ -17,11 +18,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, Table
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from service_runtime import sql
-from service_runtime.commit_receipt import CommitReceipt, receipt
+from service_runtime.commit_receipt import CommitMarks
 from service_runtime.errors import NotReady, Overloaded, StoreUnavailable
 from service_runtime.store_refusals import refusal
 from service_runtime.telemetry import get_logger
@@ -52,6 +53,7 @@ class SqlWriter(Generic[T]):
         name: For logs, metrics and the thread.
         max_queued_bytes: Bound of what may wait; beyond it `submit` raises Overloaded.
         max_group_bytes: Bound of one transaction.
+        facts: The store's table of facts, where PostgreSQL keeps the marks of commits. Needed there only.
         on_fatal: Called once, in the writer's thread, when memory and store disagree or the thread dies.
     """
 
@@ -63,6 +65,7 @@ class SqlWriter(Generic[T]):
         name: str,
         max_queued_bytes: int = 64 << 20,
         max_group_bytes: int = 8 << 20,
+        facts: Table | None = None,
         on_fatal: Callable[[BaseException], None] | None = None,
     ) -> None:
         self._engine = engine
@@ -71,6 +74,10 @@ class SqlWriter(Generic[T]):
         self._max_queued_bytes = max_queued_bytes
         self._max_group_bytes = max_group_bytes
         self._on_fatal = on_fatal
+        self._marks: CommitMarks | None = None
+        if engine.dialect.name == "postgresql":
+            assert facts is not None, "without marks nobody can tell what became of a commit"
+            self._marks = CommitMarks(engine, facts)
         self._waiting: deque[_Job[T]] = deque()
         self._queued_bytes = 0
         self._condition = threading.Condition()
@@ -129,6 +136,9 @@ class SqlWriter(Generic[T]):
             self._condition.notify()
         if self._thread.is_alive():
             await asyncio.to_thread(self._thread.join)
+        if self._marks is not None and self._failure is None:
+            with contextlib.suppress(SQLAlchemyError, StoreUnavailable):  # a row that stays does no harm
+                await asyncio.to_thread(self._marks.remove)
 
     def _run(self) -> None:
         while group := self._take_group():
@@ -160,18 +170,21 @@ class SqlWriter(Generic[T]):
     def _commit_group(self, group: list[_Job[T]]) -> None:
         for attempt in range(_MAX_COLLISIONS + 1):
             outcomes: list[tuple[_Job[T], T | None, BaseException | None]] = []
-            ticket: CommitReceipt | None = None
+            mark: str | None = None
             try:
+                if self._marks is not None:
+                    self._marks.prepare()
                 with self._engine.begin() as connection:
                     for job in group:
                         outcomes.append((job, *self._write_one(connection, job)))
-                    ticket = receipt(connection)
+                    if self._marks is not None:
+                        mark = self._marks.leave(connection)
             except (SQLAlchemyError, StoreUnavailable) as error:
                 if isinstance(error, SQLAlchemyError) and sql.is_collision(error) and attempt < _MAX_COLLISIONS:
                     continue  # another replica's transaction was in the way: nothing is written, and nothing is lost
                 # Begin, a savepoint or the commit failed: nothing of the group is in the store, unless the answer to
                 # the commit itself was lost.
-                if ticket is None or not self._was_committed(ticket, group):
+                if mark is None or not self._was_committed(mark, group):
                     self._refuse(group, error)
                     return
             break
@@ -192,7 +205,7 @@ class SqlWriter(Generic[T]):
         for job in group:
             _resolve(job, None, failure)
 
-    def _was_committed(self, ticket: CommitReceipt, group: list[_Job[T]]) -> bool:
+    def _was_committed(self, mark: str, group: list[_Job[T]]) -> bool:
         """Finds out, however long the database is away: memory must follow the store before the next group may run."""
         _log.error("commit_outcome_unknown", store=self._name, jobs=len(group))
         started = time.monotonic()
@@ -209,7 +222,8 @@ class SqlWriter(Generic[T]):
                 self._refuse_waiting()
             return not (self._closing and waited > _GIVE_UP_AFTER_S)
 
-        committed = ticket.was_committed(self._engine, keep_waiting)
+        assert self._marks is not None
+        committed = self._marks.is_committed(mark, keep_waiting)
         _log.info("commit_outcome_known", store=self._name, committed=committed)
         return committed
 

@@ -17,6 +17,7 @@ from ranking_service.users.consistency import ConsistencyTokens
 from ranking_service.users.erased_bytes import ErasedBytes
 from ranking_service.users.event import Event
 from ranking_service.users.store.event_rows import record_events
+from ranking_service.users.store.schema import store_facts
 from ranking_service.users.store.store import UserStore
 from ranking_service.users.store.user_rows import erase_user, upsert_users
 from ranking_service.users.user import Change, StoredUser, UserWrite
@@ -119,6 +120,7 @@ class UserSide:
             apply=self._apply,
             name="user",
             max_queued_bytes=settings.max_queued_bytes,
+            facts=store_facts,
             on_fatal=on_fatal,
         )
         self._catalogs = KnownCatalogs(self._store, self._writer, catalog_lookup, self._statistics.add)

@@ -11,16 +11,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import grpc
 import psutil
+import psycopg
 import pytest
 from sqlalchemy import Connection, Engine, event, text
 
 from retrieval_service.item_store import ItemStore
+from retrieval_service.store_schema import store_facts
 from service_runtime import sql
 from service_runtime.errors import FailedPrecondition, StoreUnavailable
 from service_runtime.sql_writer import SqlWriter
@@ -55,6 +57,7 @@ def engine(url: str) -> Iterator[Engine]:
     engine = sql.open_engine(url)
     with engine.begin() as connection:
         connection.execute(text("CREATE TABLE numbers (n INTEGER PRIMARY KEY)"))
+        store_facts.create(connection)
     yield engine
     engine.dispose()
 
@@ -72,69 +75,92 @@ def stored(engine: Engine) -> list[int]:
         return list(connection.execute(text("SELECT n FROM numbers ORDER BY n")).scalars())
 
 
+@contextlib.asynccontextmanager
+async def running_writer(engine: Engine) -> AsyncIterator[tuple[SqlWriter[int], list[int]]]:
+    applied: list[int] = []
+    writer: SqlWriter[int] = SqlWriter(engine, apply=applied.extend, name="test", facts=store_facts)
+    writer.start()
+    assert await writer.submit(insert(0), 1) == 0
+    yield writer, applied
+    await writer.close()
+    assert applied == stored(engine)
+    with engine.connect() as connection:
+        assert connection.execute(store_facts.select()).all() == []  # nothing stays behind
+
+
 def at_the_next_commit(engine: Engine, act: Any) -> None:
     """Calls `act` with the driver's connection once, when SQLAlchemy is about to commit."""
     event.listen(engine, "commit", lambda connection: act(connection.connection.dbapi_connection), once=True)
 
 
 async def test_a_commit_whose_answer_is_lost_counts_when_it_was_made(engine: Engine) -> None:
-    applied: list[int] = []
-    writer: SqlWriter[int] = SqlWriter(engine, apply=applied.extend, name="test")
-    writer.start()
+    async with running_writer(engine) as (writer, applied):
 
-    def commit_and_break(driver: Any) -> None:
-        driver.commit()
-        driver.close()
+        def commit_and_break(driver: Any) -> None:
+            driver.commit()
+            driver.close()
 
-    at_the_next_commit(engine, commit_and_break)
-    assert await writer.submit(insert(1), 1) == 1
-    assert await writer.submit(insert(2), 1) == 2
-    await writer.close()
-    assert applied == stored(engine) == [1, 2]
+        at_the_next_commit(engine, commit_and_break)
+        assert await writer.submit(insert(1), 1) == 1
+        assert await writer.submit(insert(2), 1) == 2
+        assert applied == [0, 1, 2]
 
 
 async def test_a_commit_that_never_arrived_is_reported_as_not_written(engine: Engine, cluster: Cluster) -> None:
-    applied: list[int] = []
-    writer: SqlWriter[int] = SqlWriter(engine, apply=applied.extend, name="test")
-    writer.start()
+    async with running_writer(engine) as (writer, applied):
 
-    def terminate(driver: Any) -> None:
-        with cluster.connect() as other:
-            other.execute("SELECT pg_terminate_backend(%s)", [driver.info.backend_pid])
+        def terminate(driver: Any) -> None:
+            with cluster.connect() as other:
+                other.execute("SELECT pg_terminate_backend(%s)", [driver.info.backend_pid])
 
-    at_the_next_commit(engine, terminate)
-    with pytest.raises(StoreUnavailable, match=NOT_WRITTEN):
-        await writer.submit(insert(1), 1)
-    assert await writer.submit(insert(2), 1) == 2
-    await writer.close()
-    assert applied == stored(engine) == [2]
+        at_the_next_commit(engine, terminate)
+        with pytest.raises(StoreUnavailable, match=NOT_WRITTEN):
+            await writer.submit(insert(1), 1)
+        assert await writer.submit(insert(2), 1) == 2
+        assert applied == [0, 2]
+
+
+async def test_a_transaction_that_the_server_still_runs_is_waited_for(engine: Engine) -> None:
+    """The connection is gone on this side only: the server may yet commit, and then it counts."""
+    async with running_writer(engine) as (writer, applied):
+        kept: list[Any] = []
+
+        def lose(driver: Any) -> None:
+            kept.append(psycopg.Connection(driver.pgconn))  # the server's side lives on with this
+            driver.pgconn = psycopg.pq.PGconn.connect(b"host=nowhere.invalid")
+
+        at_the_next_commit(engine, lose)
+        writing = asyncio.ensure_future(writer.submit(insert(1), 1))
+        await asyncio.sleep(0.5)
+        assert not writing.done()
+        kept[0].commit()
+        kept[0].close()
+        assert await writing == 1
+        assert applied == [0, 1]
 
 
 async def test_while_the_server_is_away_nobody_is_told_more_than_is_known(engine: Engine, cluster: Cluster) -> None:
-    applied: list[int] = []
-    writer: SqlWriter[int] = SqlWriter(engine, apply=applied.extend, name="test")
-    writer.start()
+    async with running_writer(engine) as (writer, applied):
 
-    def commit_and_lose_the_server(driver: Any) -> None:
-        driver.commit()
-        driver.close()
-        cluster.stop()
+        def commit_and_lose_the_server(driver: Any) -> None:
+            driver.commit()
+            driver.close()
+            cluster.stop()
 
-    at_the_next_commit(engine, commit_and_lose_the_server)
-    try:
-        with pytest.raises(StoreUnavailable, match="may or may not be durable"):
-            await writer.submit(insert(1), 1)
-        with pytest.raises(StoreUnavailable, match=NOT_WRITTEN):
-            await writer.submit(insert(2), 1)
-        assert applied == []
-    finally:
-        await asyncio.to_thread(cluster.start)
-    async with asyncio.timeout(20):
-        while not applied:  # memory follows the store as soon as that can be asked
-            await asyncio.sleep(0.05)
+        at_the_next_commit(engine, commit_and_lose_the_server)
+        try:
+            with pytest.raises(StoreUnavailable, match="may or may not be durable"):
+                await writer.submit(insert(1), 1)
+            with pytest.raises(StoreUnavailable, match=NOT_WRITTEN):
+                await writer.submit(insert(2), 1)
+            assert applied == [0]
+        finally:
+            await asyncio.to_thread(cluster.start)
+        async with asyncio.timeout(20):
+            while len(applied) < 2:  # memory follows the store as soon as that can be asked
+                await asyncio.sleep(0.05)
         assert await writer.submit(insert(3), 1) == 3
-    await writer.close()
-    assert applied == stored(engine) == [1, 3]
+        assert applied == [0, 1, 3]
 
 
 async def test_transactions_in_each_others_way_are_repeated(engine: Engine) -> None:
@@ -156,7 +182,9 @@ async def test_transactions_in_each_others_way_are_repeated(engine: Engine) -> N
 
         return write
 
-    writers: list[SqlWriter[int]] = [SqlWriter(engine, apply=lambda done: None, name="test") for _ in range(2)]
+    writers: list[SqlWriter[int]] = [
+        SqlWriter(engine, apply=lambda done: None, name="test", facts=store_facts) for _ in range(2)
+    ]
     for writer in writers:
         writer.start()
     jobs = [writers[0].submit(lock(1, 2), 1), writers[1].submit(lock(2, 1), 1)]
@@ -275,7 +303,7 @@ async def test_retrieval_outlives_a_killed_server(url: str, cluster: Cluster, tm
         number = 0
         while not done.is_set():
             number += 1
-            ids = [f"w{writer}-{number}-{i}" for i in range(4)]
+            ids = [f"w{writer}x{number}x{i}" for i in range(4)]  # one word: searches tell them apart
             try:
                 await retrieval.upsert(*(item(i) for i in ids))
                 ledger.acknowledged.update(ids)
