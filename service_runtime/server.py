@@ -59,7 +59,10 @@ def run_service(service_factory: Callable[[], Service], settings: ServerSettings
     """Runs a service until SIGTERM or SIGINT, then drains it. For `__main__`."""
     import uvloop
 
-    service = service_factory()
+    try:
+        service = service_factory()
+    except OSError as error:
+        raise SystemExit(f"cannot start: {error}") from error
     configure_logging(service.name, settings.log_level, settings.log_format)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_run_until_signal(service, settings))
@@ -83,6 +86,8 @@ async def _run_until_signal(service: Service, settings: ServerSettings) -> None:
                 starting.result()  # a service that cannot start ends the process with its error
             except ZhiyinError as error:
                 raise SystemExit(f"{service.name}: cannot start: {error.message}") from error
+            except OSError as error:  # of the data directory: read-only, full, not ours
+                raise SystemExit(f"{service.name}: cannot start: {error}") from error
             await stopping
         else:
             starting.cancel()

@@ -19,9 +19,12 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from zhiyin_cli.process_group import free_port
 
 NewStore = Callable[[Path], str]
 """Gives a fresh store its URL, from the data directory it belongs to; the empty string is the SQLite file in there."""
@@ -86,7 +89,12 @@ class ServiceProcess:
 
 @contextlib.asynccontextmanager
 async def service_process(
-    module: str, flags: Sequence[str], *, prefix: Sequence[str] = (), ready_within_s: float = 60.0
+    module: str,
+    flags: Sequence[str],
+    *,
+    prefix: Sequence[str] = (),
+    ready_within_s: float = 60.0,
+    stderr: BinaryIO | None = None,
 ) -> AsyncIterator[ServiceProcess]:
     """Starts a service, waits until it is ready, and kills it at the end.
 
@@ -95,15 +103,21 @@ async def service_process(
         flags: Of the service; the port is chosen here.
         prefix: A command that runs the command, such as strace.
         ready_within_s: Longest wait.
+        stderr: Where its log goes; None: it is read here.
     """
-    command = [*prefix, sys.executable, "-m", module, "--port", "0", "--metrics-port", "0", *flags]
-    process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE, limit=1 << 20)
+    port = 0 if stderr is None else free_port()
+    command = [*prefix, sys.executable, "-m", module, "--port", str(port), "--metrics-port", "0", *flags]
+    process = await asyncio.create_subprocess_exec(
+        *command, stderr=asyncio.subprocess.PIPE if stderr is None else stderr, limit=1 << 20
+    )
     log: deque[dict[str, object]] = deque(maxlen=500)
     raw: deque[bytes] = deque(maxlen=50)
     address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def read_log() -> None:
-        assert process.stderr is not None
+        if process.stderr is None:
+            address.set_result(f"127.0.0.1:{port}")
+            return
         async for line in process.stderr:
             raw.append(line)
             with contextlib.suppress(ValueError):

@@ -30,6 +30,7 @@ class Retrieval:
     service: RetrievalService
     encoder: FakeEncoder
     ended: list[str] = field(default_factory=list)
+    address: str = ""
 
     async def upsert(self, *items: item_pb2.Item, catalog: str = "default", **options: Any) -> pb.UpsertItemsResponse:
         return await self.stub.UpsertItems(pb.UpsertItemsRequest(catalog=catalog, items=items, **options), timeout=20)
@@ -70,7 +71,7 @@ async def running_retrieval(
             running_server(service, service._settings) as address,
             grpc.aio.insecure_channel(address) as channel,
         ):
-            yield Retrieval(pb_grpc.RetrievalServiceStub(channel), service, encoder, ended)
+            yield Retrieval(pb_grpc.RetrievalServiceStub(channel), service, encoder, ended, address)
 
 
 def item(item_id: str, title: str = "", **fields: Any) -> item_pb2.Item:
