@@ -5,10 +5,12 @@ The database and index libraries are imported by the commands themselves: all ot
 
 from __future__ import annotations
 
+import logging
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import structlog
 import typer
 
 from service_runtime.errors import ZhiyinError
@@ -98,6 +100,7 @@ def backup(
     locations = _existing(data_dir, item_store_url, user_store_url)
     with readable_failures():
         try:
+            _quietly()
             manifest = write_backup(locations, out_dir, with_models=models, say=err.print)
         except (FileExistsError, OSError) as error:
             raise CommandFailed(f"no backup was written: {error}") from error
@@ -121,10 +124,16 @@ def restore(
     with readable_failures():
         try:
             locations = Locations(data_dir, item_store_url, user_store_url)
+            _quietly()
             manifest = restore_backup(backup_dir, locations, replace=replace, say=err.print)
         except (BackupDamaged, StateExists, ZhiyinError) as error:
             raise CommandFailed(str(error)) from error
     out.print(f"restored the state of {manifest.created_at}: {_contents(manifest)}", markup=False)
+
+
+def _quietly() -> None:
+    """Leaves out what the stores tell their services' logs, but for warnings."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
 
 
 def _existing(data_dir: Path, item_store_url: str, user_store_url: str) -> Locations:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import sqlalchemy as sa
 
 from ranking_service.users.store import schema as user_schema
-from retrieval_service.item_store import ItemStore
+from retrieval_service.item_store import CatalogRow, ItemStore
 from service_runtime.sql import open_engine, reader
 from zhiyin.retrieval.v1 import retrieval_service_pb2_grpc as pb_grpc
 from zhiyin_offline.upkeep.findings import Report
@@ -40,11 +41,10 @@ def check_retrieval(
             for row in rows:
                 check_items(store, connection, row, report)
                 check_vectors(store, connection, row, report, repair=repair)
-                folder = locations.retrieval / "snapshots" / str(row.catalog_id)
-                check_snapshot(store, connection, row, folder, report, repair=repair)
+                check_snapshot(store, connection, row, _snapshots(locations, row), report, repair=repair)
         if live is not None:
             for row in rows:
-                check_live(live, store, row, report)
+                check_live(live, store, row, _snapshots(locations, row), report)
     finally:
         store.close()
 
@@ -65,6 +65,10 @@ def check_ranking(locations: Locations, report: Report, half_life_s: float, *, r
                 check_folds(connection, name, key, file, facts["epoch"], half_life_s, report, repair=repair)
     finally:
         engine.dispose()
+
+
+def _snapshots(locations: Locations, row: CatalogRow) -> Path:
+    return locations.retrieval / "snapshots" / str(row.catalog_id)
 
 
 @contextmanager
