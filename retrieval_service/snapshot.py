@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from retrieval_service.hnsw_index import HnswIndex
 from retrieval_service.space_index import Geometry, SpaceIndex
@@ -161,6 +162,12 @@ def load(path: Path, *, dimensions: int, normalize: bool) -> SpaceIndex:
         graph = HnswIndex.load(path / _GRAPH, dimensions, manifest["removed_from_graph"])
     geometry = Geometry(dimensions, mean, manifest["epoch"], normalize)
     return SpaceIndex.restore(geometry, manifest["sequence"], numbers, matrix, graph)
+
+
+def mean_of(path: Path) -> NDArray[np.float32] | None:
+    """The mean that a snapshot's vectors are without; None: there is none. Unchecked."""
+    file = path / _MEAN
+    return np.load(file) if file.exists() else None
 
 
 def prune(folder: Path, keep: Path | None) -> None:
