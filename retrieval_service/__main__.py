@@ -15,7 +15,10 @@ from service_runtime.settings import load_settings
 def main() -> None:
     """Reads the settings and runs the service until it is told to stop."""
     settings = load_settings(RetrievalSettings, sys.argv[1:])
-    service = RetrievalService(settings)
+    try:
+        service = RetrievalService(settings)
+    except OSError as error:
+        raise SystemExit(f"cannot start: {error}") from error
     run_service(lambda: service, settings)
     if service.failed:
         sys.exit(1)  # whoever supervises us starts a successor, which replays the store

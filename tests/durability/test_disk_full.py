@@ -52,8 +52,13 @@ def reason_of(error: grpc.aio.AioRpcError) -> str:
 class Subject(Protocol):
     """One service and how a test writes to it and looks at what it holds."""
 
+    data: Path
     module: str
-    flags: list[str]
+
+    @property
+    def flags(self) -> list[str]:
+        """Of the command line."""
+        ...
 
     async def write(self, service: ServiceProcess, number: int) -> None:
         """One write of about 30 kB."""
@@ -227,6 +232,11 @@ async def squeezed_and_relieved(
             relieve(service)
             await ledger.until_taken(subject, service)
             await ledger.write(subject, service)
+        # The write-ahead log is moved into the database again, and used from its beginning.
+        (database,) = subject.data.glob("*.sqlite3")
+        before = database.stat().st_size
+        while database.stat().st_size == before:
+            await ledger.write(subject, service)
         await subject.serves(service)
         assert await subject.held(service) == ledger.written
         service.kill()
@@ -315,6 +325,14 @@ async def test_a_snapshot_that_finds_no_room_is_told_and_made_later(tmp_path: Pa
             assert not list((disk.path / "data" / "snapshots").glob("*/.writing-*"))
 
 
+async def cannot_start(module: str, flags: list[str]) -> str:
+    """Starts a service that ends at once; returns the last line it said."""
+    command = [sys.executable, "-m", module, "--port", "0", *flags]
+    ended = await asyncio.to_thread(subprocess.run, command, capture_output=True, timeout=30, text=True, check=False)
+    assert ended.returncode == 1
+    return str(ended.stderr.strip().splitlines()[-1])
+
+
 @pytest.mark.parametrize("name", RANKING_SHORT)
 async def test_a_read_only_disk_at_start_is_named_and_ends_the_process(tmp_path: Path, name: str) -> None:
     with small_disk(tmp_path / "disk", megabytes=16) as disk:
@@ -323,17 +341,14 @@ async def test_a_read_only_disk_at_start_is_named_and_ends_the_process(tmp_path:
                 await Ledger().write(subject, service)
             disk.read_only()
             try:
-                command = [sys.executable, "-m", subject.module, "--port", "0", *subject.flags]
-                ended = await asyncio.to_thread(
-                    subprocess.run, command, capture_output=True, timeout=30, text=True, check=False
-                )
+                known = await cannot_start(subject.module, subject.flags)
+                new = await cannot_start(subject.module, ["--data-dir", str(disk.path / "new")])
             finally:
                 disk.read_only(False)
-            assert ended.returncode == 1
-            last = ended.stderr.strip().splitlines()[-1]
-            assert "cannot start" in last
-            assert "Read-only file system" in last
-            assert str(disk.path) in last
+            for said, named in ((known, disk.path / "data"), (new, disk.path / "new")):
+                assert "cannot start" in said
+                assert "Read-only file system" in said
+                assert str(named) in said
             async with service_process(subject.module, subject.flags) as service:
                 await subject.held(service)
 
