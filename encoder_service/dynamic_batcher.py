@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from encoder_service import metrics
 from encoder_service.backend import Backend, pad
 from encoder_service.batch_queue import BatchQueue, Lane, QueuedText
-from service_runtime.errors import DeadlineTooShort, NotReady, Overloaded
+from service_runtime.admission import Crowd
+from service_runtime.errors import DeadlineTooShort, NotReady
 from service_runtime.telemetry import get_logger
 
 _log = get_logger(__name__)
@@ -44,10 +45,15 @@ class DynamicBatcher:
         backend: Computes batches; called in the thread of this object only.
         queue: Owned by this object from now on.
         pad_token_id: Fills the rows of a batch.
+        max_wait_s: Longest wait, in seconds, for others' texts in the interactive lane; beyond it calls are refused.
     """
 
-    def __init__(self, backend: Backend, queue: BatchQueue[PendingText], pad_token_id: int) -> None:
+    def __init__(
+        self, backend: Backend, queue: BatchQueue[PendingText], pad_token_id: int, max_wait_s: float = 0.5
+    ) -> None:
         self._backend, self._queue, self._pad_token_id = backend, queue, pad_token_id
+        self._max_wait_s = max_wait_s
+        self._crowd = Crowd()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -101,8 +107,8 @@ class DynamicBatcher:
             deadline: On the monotonic clock.
 
         Raises:
-            DeadlineTooShort: They would be done too late.
-            Overloaded: The queue has no room.
+            DeadlineTooShort: They would be done too late even if nobody else were there.
+            Overloaded: The queue has no room, or they would be done too late because of what waits before them.
             NotReady: The service is stopping.
         """
         tokens = sum(len(row) for row in rows)
@@ -110,18 +116,19 @@ class DynamicBatcher:
         with self._changed:
             if self._closing:
                 raise NotReady("the encoder service is stopping")
-            if not self._queue.has_room(tokens):
-                metrics.REFUSED.labels("overloaded").inc()
-                excess = self._queue.queued_tokens() + tokens - self._queue.max_queued_tokens
-                raise Overloaded("the encoder's queue", max(excess / self._tokens_per_second, 0.01))
-            wait = self.estimated_wait_s(tokens, lane)
-            remaining = deadline - time.monotonic()
-            if wait > remaining:
+            own_s = tokens / self._tokens_per_second
+            wait_s = self.estimated_wait_s(tokens, lane)
+            remaining_s = deadline - time.monotonic()
+            if own_s > remaining_s:
                 metrics.REFUSED.labels("deadline").inc()
                 raise DeadlineTooShort(
-                    f"encoding {tokens} tokens would take about {wait:.3f} s with what waits before them, and the "
-                    f"deadline leaves {max(remaining, 0):.3f} s"
+                    f"encoding {tokens} tokens takes about {own_s:.3f} s, and the deadline leaves "
+                    f"{max(remaining_s, 0):.3f} s"
                 )
+            too_late = wait_s > remaining_s or (lane is Lane.INTERACTIVE and wait_s - own_s > self._max_wait_s)
+            if too_late or not self._queue.has_room(tokens):
+                metrics.REFUSED.labels("overloaded").inc()
+                raise self._crowd.refuse("the encoder's queue", wait_s - own_s, own_s)
             texts = [PendingText(row, lane, deadline, vector=loop.create_future()) for row in rows]
             for text in texts:
                 self._queue.add(text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import grpc
 
@@ -15,6 +15,7 @@ from encoder_service.servicer import EncoderServicer
 from encoder_service.settings import EncoderSettings
 from encoder_service.text_encoder import TextEncoder
 from encoder_service.vector_cache import VectorCache
+from service_runtime.admission import Door
 from zhiyin.encoder.v1 import encoder_service_pb2_grpc
 
 
@@ -43,7 +44,7 @@ class EncoderService:
         settings = self._settings
         model = await asyncio.to_thread(self._load, settings)
         queue = BatchQueue[PendingText](model.max_batch_tokens, model.max_queued_tokens)
-        self._batcher = DynamicBatcher(model.backend, queue, model.manifest.pad_token_id)
+        self._batcher = DynamicBatcher(model.backend, queue, model.manifest.pad_token_id, settings.max_wait_s)
         self._batcher.start(model.tokens_per_second)
         self._encoder = TextEncoder(model.tokenizer, self._batcher, VectorCache(settings.cache_bytes))
         limits = effective_limits(settings.max_texts_per_request, settings.max_text_bytes, model.manifest.dimensions)
@@ -58,6 +59,10 @@ class EncoderService:
         if self._batcher is None:
             return "the model is loading"
         return "the backend fails on every batch; see the log" if self._batcher.failing else None
+
+    def doors(self) -> Mapping[str, Door]:
+        """None: the queue of texts is the door, since texts differ in length by far."""
+        return {}
 
     async def close(self) -> None:
         """Finishes what is queued."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -14,6 +13,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from ranking_service.candidate import Floats, Halves
 from ranking_service.vector_cache import TextVector, TextVectorCache
 from service_runtime import request_context
+from service_runtime.breaker import Breaker
 from service_runtime.channels import dependency_error, readable_reply
 from service_runtime.errors import (
     DependencyUnavailable,
@@ -31,8 +31,6 @@ from zhiyin.encoder.v1.encoder_service_pb2_grpc import EncoderServiceStub
 from zhiyin.retrieval.v1 import retrieval_service_pb2 as retrieval_pb2
 from zhiyin.retrieval.v1.retrieval_service_pb2_grpc import RetrievalServiceStub
 
-# After the encoder failed, lists do without it for this time.
-_REST_S = 0.5
 _VECTOR_VIOLATION = re.compile(r"queries\[\d+\]\.vector")
 
 
@@ -77,8 +75,7 @@ class EncoderClient:
         """`reserve_s` of the deadline is left for what comes after the encoder."""
         self._stub = EncoderServiceStub(channel)
         self._cache, self._timeout_s, self._reserve_s = cache, timeout_s, reserve_s
-        self._failing = False
-        self._tried_again_at = 0.0
+        self._breaker = Breaker("encoder", timeout_s)
 
     async def embed(self, texts: Sequence[str]) -> list[TextVector]:
         """As in `Encoder`. A warm text costs no call.
@@ -92,17 +89,8 @@ class EncoderClient:
         missing = [text for text, vector in known.items() if vector is None]
         if missing:
             timeout = request_context.current().deadline.child_timeout(self._timeout_s, margin_s=self._reserve_s)
-            if self._failing and time.monotonic() < self._tried_again_at:
-                raise DependencyUnavailable("encoder", "did not answer a moment ago")
-            # As long as this try can take, nobody else tries.
-            self._tried_again_at = time.monotonic() + timeout + _REST_S
-            try:
+            with self._breaker.trying(timeout):
                 vectors, fingerprint = await self._encode(missing, role, timeout)
-            except DependencyUnavailable as error:
-                self._failing = self._failing or timeout == self._timeout_s or not _was_slow(error)
-                self._tried_again_at = time.monotonic() + _REST_S
-                raise
-            self._failing = False
             for text, vector in zip(missing, vectors, strict=True):
                 encoded = TextVector(vector, fingerprint)
                 self._cache.put(role, text, encoded)
@@ -188,12 +176,6 @@ class RetrievalClient:
 
     def _timeout(self) -> float:
         return request_context.current().deadline.child_timeout(self._timeout_s)
-
-
-def _was_slow(error: DependencyUnavailable) -> bool:
-    """Whether time ran out: of a caller in a hurry that proves nothing about the one who was asked."""
-    cause = error.__cause__
-    return isinstance(cause, grpc.aio.AioRpcError) and cause.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 def matrix_rows(matrix: EmbeddingMatrix) -> Floats:

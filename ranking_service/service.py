@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -15,6 +16,7 @@ from ranking_service.serving import Serving, build_serving
 from ranking_service.settings import RankingSettings
 from ranking_service.users.user_side import UserSide
 from ranking_service.vector_cache import TextVectorCache
+from service_runtime.admission import Door
 from service_runtime.channels import open_channel
 from service_runtime.errors import NotFound
 from service_runtime.folder_lock import FolderLock
@@ -24,6 +26,9 @@ from zhiyin.ranking.v1.ranking_service_pb2_grpc import add_RankingServiceService
 
 # Threads for arithmetic. It holds the GIL most of the time: two keep the event loop free, more would not be faster.
 _RANKING_THREADS = 2
+# Enough to keep those threads busy while others wait for retrieval; many writes share one commit.
+_LISTS_AT_ONCE = 16
+_WRITES_AT_ONCE = 64
 # A predecessor that is being stopped may still flush.
 _PREDECESSOR_S = 30.0
 
@@ -75,6 +80,15 @@ class RankingService:
     def readiness(self) -> str | None:
         """From the user side only: another service that is down degrades lists, it does not eject this one."""
         return self._user_side.readiness()
+
+    def doors(self) -> Mapping[str, Door]:
+        """One for what makes lists, one for what is written."""
+        lists = Door("the room for lists", _LISTS_AT_ONCE, self._settings.max_wait_s)
+        writes = Door("the room for writes", _WRITES_AT_ONCE, self._settings.max_wait_s)
+        return {
+            **{f"/{self.full_name}/{method}": lists for method in ("Recommend", "SimilarItems", "Rerank")},
+            **{f"/{self.full_name}/{method}": writes for method in ("RecordEvents", "UpsertUsers")},
+        }
 
     async def close(self) -> None:
         """Ends background work, flushes users and events, closes the channels."""

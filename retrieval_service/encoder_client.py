@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from retrieval_service.centering import unit
 from retrieval_service.conversions import matrix_from_proto
 from service_runtime import request_context
+from service_runtime.breaker import Breaker
 from service_runtime.channels import dependency_error, readable_reply
 from service_runtime.errors import DeadlineTooShort, DependencyUnavailable, Overloaded, ZhiyinError
 from zhiyin.common.v1 import error_pb2
@@ -54,7 +55,7 @@ class TextEncoder(Protocol):
 
 
 class EncoderClient:
-    """The encoder service over gRPC.
+    """The encoder service over gRPC. While it fails, one call for a few texts tries it at a time.
 
     Args:
         channel: To the encoder.
@@ -67,6 +68,7 @@ class EncoderClient:
         self._stub = pb_grpc.EncoderServiceStub(channel)
         self._timeout_s, self._stall_s = timeout_s, stall_s
         self._limits: pb.GetLimitsResponse | None = None
+        self._breaker = Breaker("encoder", timeout_s)
 
     async def close(self) -> None:
         """Closes the channel."""
@@ -126,7 +128,7 @@ class EncoderClient:
 
     async def _embed(self, texts: Sequence[str], role: pb.TextRole.ValueType) -> Encoded:
         timeout_s = request_context.current().deadline.child_timeout(self._timeout_s)
-        with self._failures():
+        with self._breaker.trying(timeout_s), self._failures():
             limits = await self._get_limits(timeout_s)
             cut = [_cut(text, limits.max_text_bytes) for text in texts]
             request = pb.EmbedRequest(texts=[text for text, _ in cut], role=role)
@@ -151,7 +153,7 @@ class EncoderClient:
             failure = dependency_error("encoder", error)
             if isinstance(failure, DependencyUnavailable):
                 self._limits = None
-            raise failure from None
+            raise failure from error
         except DependencyUnavailable:
             self._limits = None
             raise

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -28,6 +28,7 @@ from retrieval_service.settings import RetrievalSettings
 from retrieval_service.store_schema import store_facts
 from retrieval_service.vector_rows import Connection
 from retrieval_service.write_messages import Committed
+from service_runtime.admission import Door
 from service_runtime.channels import open_channel
 from service_runtime.durable_files import make_folder
 from service_runtime.errors import ZhiyinError
@@ -40,6 +41,9 @@ from zhiyin.retrieval.v1 import retrieval_service_pb2_grpc as pb_grpc
 
 _log = get_logger(__name__)
 _LOAD_PAGE = 2000
+# Searches wait for the encoder and the index meanwhile; writes for the encoder, and many share one commit.
+_SEARCHES_AT_ONCE = 32
+_WRITES_AT_ONCE = 32
 # A predecessor that is being stopped may still flush.
 _PREDECESSOR_S = 30.0
 _LOCK_CHECK_S = 2.0
@@ -152,6 +156,15 @@ class RetrievalService:
     def readiness(self) -> str | None:
         """Why the service cannot serve; None when it can. The encoder's state does not count."""
         return self._failure or self.host.readiness()
+
+    def doors(self) -> Mapping[str, Door]:
+        """One for searches, one for writes."""
+        searches = Door("the room for searches", _SEARCHES_AT_ONCE, self._settings.max_wait_s)
+        writes = Door("the room for writes", _WRITES_AT_ONCE, self._settings.max_wait_s)
+        return {
+            f"/{self.full_name}/Search": searches,
+            **{f"/{self.full_name}/{method}": writes for method in ("UpsertItems", "DeleteItems")},
+        }
 
     async def close(self) -> None:
         """Finishes waiting writes, makes snapshots, ends the worker."""

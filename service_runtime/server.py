@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Protocol
 from wsgiref.simple_server import WSGIServer
 
@@ -16,6 +16,7 @@ import prometheus_client
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from service_runtime.admission import Door
 from service_runtime.errors import ZhiyinError
 from service_runtime.parent_watch import when_parent_is_gone
 from service_runtime.security import server_credentials
@@ -48,6 +49,10 @@ class Service(Protocol):
 
     def readiness(self) -> str | None:
         """Why the service cannot serve, from its own state only; None: it can."""
+        ...
+
+    def doors(self) -> Mapping[str, Door]:
+        """What lets calls in, by full method name; methods without one are bounded by `max_concurrent_rpcs` alone."""
         ...
 
     async def close(self) -> None:
@@ -103,7 +108,9 @@ class RunningServer:
     def __init__(self, service: Service, settings: ServerSettings) -> None:
         self._service, self._settings = service, settings
         self._health = health.aio.HealthServicer()
-        self._interceptor = StatusInterceptor(settings.default_deadline_s, self._refusal, settings.max_concurrent_rpcs)
+        self._interceptor = StatusInterceptor(
+            settings.default_deadline_s, self._refusal, settings.max_concurrent_rpcs, service.doors()
+        )
         self._started = False
         self._draining = False
         self._watch: asyncio.Task[None] | None = None

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 import grpc
@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from service_runtime.admission import Door
 from service_runtime.errors import (
     AlreadyExists,
     DeadlineTooShort,
@@ -46,12 +47,20 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
         refusal: Says why no call can be served now (starting, draining), or None.
         max_in_flight: Calls served at once; more are refused with Overloaded. Health checks do not count: a service
             that is busy must not look dead.
+        doors: By full name of a method that answers one request with one response; methods may share one.
     """
 
-    def __init__(self, default_deadline_s: float, refusal: Callable[[], str | None], max_in_flight: int) -> None:
+    def __init__(
+        self,
+        default_deadline_s: float,
+        refusal: Callable[[], str | None],
+        max_in_flight: int,
+        doors: Mapping[str, Door] | None = None,
+    ) -> None:
         self._default_deadline_s = default_deadline_s
         self._refusal = refusal
         self._max_in_flight = max_in_flight
+        self._doors = doors or {}
         self._stopping = asyncio.Event()
         self.in_flight = 0
 
@@ -69,6 +78,9 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
         method = details.method
         if handler is None or method.startswith(_UNGUARDED):
             return handler
+        door = self._doors.get(method)
+        if door is not None and (full := door.refusal()) is not None:
+            return _refused(method, full)
         request_id = next((v for k, v in details.invocation_metadata or () if k == "x-request-id"), "")
         request_id = str(request_id)[:128] or uuid.uuid4().hex
         make = {
@@ -92,7 +104,8 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
                     deadline = self._enter(method, request_id, context)
                     incoming = Requests(request, self._stopping) if requests else readable(request)
                     async with asyncio.timeout(max(deadline.remaining(), 0)):
-                        response = await behaviour(incoming, context)
+                        async with _inside(self._doors.get(method), deadline):
+                            response = await behaviour(incoming, context)
                     self._require_whole(incoming)
                     measured.code = grpc.StatusCode.OK
                     return response
@@ -136,6 +149,31 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
         return deadline
 
 
+@contextlib.asynccontextmanager
+async def _inside(door: Door | None, deadline: Deadline) -> AsyncIterator[None]:
+    if door is None:
+        yield
+        return
+    await door.enter(deadline.remaining())
+    try:
+        yield
+    finally:
+        door.leave()
+
+
+def _refused(method: str, error: Overloaded) -> RpcMethodHandler:
+    """A handler that says no. It does not read the request: that is half the cost of a refusal."""
+
+    async def refuse(_requests: AsyncIterator[bytes], context: ServicerContext) -> None:
+        RPC_HANDLED.labels(method, error.code.name).inc()
+        code, details, trailers = _status_of(error)
+        context.set_trailing_metadata(trailers)
+        context.set_code(code)
+        context.set_details(details)
+
+    return grpc.stream_stream_rpc_method_handler(refuse)
+
+
 class _Measured:
     """Counts one call in and out."""
 
@@ -171,13 +209,18 @@ async def _abort(context: ServicerContext, error: Exception, measured: _Measured
         )
     assert isinstance(error, ZhiyinError)
     measured.code = error.code
-    trailers: list[tuple[str, str]] = []
-    if error.retry_after_s is not None:
-        pushback = str(max(1, int(error.retry_after_s * 1000)))
-        trailers.append(("grpc-retry-pushback-ms", pushback))
+    code, details, trailers = _status_of(error)
+    context.set_trailing_metadata(trailers)
+    await context.abort(code, details, trailers)
+
+
+def _status_of(error: ZhiyinError) -> tuple[grpc.StatusCode, str, tuple[tuple[str, str | bytes], ...]]:
+    """Code, text and trailers."""
     status = rpc_status.to_status(to_status_proto(error))
-    context.set_trailing_metadata((*status.trailing_metadata, *trailers))
-    await context.abort(status.code, status.details, (*status.trailing_metadata, *trailers))
+    trailers = tuple(status.trailing_metadata)
+    if error.retry_after_s is not None:
+        trailers += (("grpc-retry-pushback-ms", str(max(1, int(error.retry_after_s * 1000)))),)
+    return status.code, status.details, trailers
 
 
 def to_status_proto(error: ZhiyinError) -> status_pb2.Status:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 import grpc
 
+from service_runtime.admission import Door
 from service_runtime.grpc_types import ServicerContext
 from zhiyin.encoder.v1 import encoder_service_pb2 as pb
 from zhiyin.encoder.v1 import encoder_service_pb2_grpc as pb_grpc
@@ -42,6 +43,7 @@ class ScriptedService:
         self.start_s = start_s
         self.not_ready: str | None = None
         self.closed = False
+        self.door_by_method: dict[str, Door] = {}
 
     async def start(self) -> None:
         await asyncio.sleep(self.start_s)
@@ -51,6 +53,9 @@ class ScriptedService:
 
     def readiness(self) -> str | None:
         return self.not_ready
+
+    def doors(self) -> Mapping[str, Door]:
+        return self.door_by_method
 
     async def close(self) -> None:
         self.closed = True

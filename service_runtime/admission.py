@@ -1,0 +1,152 @@
+"""How many calls come in at once, how many wait, and what the others are told.
+
+Past the point where a server is busy all the time, more calls at once make each slower until none is in time. So a
+door lets a fixed number in, lets others wait only while the wait is short, and refuses the rest before any work is
+spent on them. The wait is estimated from what waits and the measured time between two calls that end, W = L / lambda
+(Little 1961, "A proof for the queuing formula"); when the one who has waited longest shows that the estimate is wrong,
+its real wait counts instead, as in CoDel (Nichols and Jacobson 2012, "Controlling Queue Delay").
+
+A refusal says when to come back: after the time in which the whole crowd that was refused lately can be served. However
+many callers there are, those that wait as told come back at the rate that can be served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import time
+from collections import deque
+from collections.abc import Callable
+
+from service_runtime.errors import Overloaded
+
+_SMOOTHING = 0.1
+_SHORTEST_HINT_S, _LONGEST_HINT_S = 0.05, 10.0
+_MAX_WAITING = 1_000  # while nothing is measured yet
+
+
+class Crowd:
+    """Those who were refused and will come back, estimated; says when they should.
+
+    Args:
+        clock: Monotonic seconds.
+        jitter: A factor around 1, new each time, so that a crowd does not come back as one.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = lambda: random.uniform(0.75, 1.25),
+    ) -> None:
+        self._clock, self._jitter = clock, jitter
+        self._size = 0.0
+        self._counted_at = clock()
+        self._hint_s = _SHORTEST_HINT_S
+
+    def refuse(self, what: str, ahead_s: float, interval_s: float) -> Overloaded:
+        """The refusal of one more.
+
+        Args:
+            what: Is full.
+            ahead_s: Until those who wait already are served.
+            interval_s: From one that is served to the next.
+        """
+        now = self._clock()
+        # Who was refused comes back after a hint's time and is counted again then.
+        self._size = self._size * math.exp((self._counted_at - now) / self._hint_s) + 1
+        self._counted_at = now
+        self._hint_s = min(max(ahead_s + self._size * interval_s, _SHORTEST_HINT_S), _LONGEST_HINT_S)
+        return Overloaded(what, self._hint_s * self._jitter())
+
+
+class Door:
+    """Lets calls in. Used from one event loop.
+
+    Args:
+        what: Is full when it is, for the caller.
+        at_once: Calls inside; so many that more would not be faster.
+        max_wait_s: Longest wait of a call that is let in later.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, what: str, at_once: int, max_wait_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._what, self._at_once, self._max_wait_s, self._clock = what, at_once, max_wait_s, clock
+        self._inside = 0
+        self._waiting: deque[tuple[asyncio.Future[None], float]] = deque()
+        self._interval_s = 0.0
+        self._ended_at = 0.0
+        self._crowd = Crowd(clock)
+
+    @property
+    def inside(self) -> int:
+        """Calls that were let in and have not left."""
+        return self._inside
+
+    @property
+    def waiting(self) -> int:
+        """Calls that wait."""
+        return len(self._waiting)
+
+    def refusal(self, remaining_s: float = math.inf) -> Overloaded | None:
+        """Why a call that comes now would be turned away, given what its deadline leaves; None: it would not."""
+        if self._inside < self._at_once:
+            return None
+        wait_s = len(self._waiting) * self._interval_s
+        if self._waiting:
+            wait_s = max(wait_s, self._clock() - self._waiting[0][1])
+        # Inside it shares the time with as many others as there may be.
+        served_s = wait_s + self._at_once * self._interval_s
+        if wait_s <= self._max_wait_s and served_s <= remaining_s and len(self._waiting) < _MAX_WAITING:
+            return None
+        return self._crowd.refuse(self._what, wait_s, self._interval_s)
+
+    async def enter(self, remaining_s: float) -> None:
+        """Waits for a place inside; `leave` gives it back.
+
+        Raises:
+            Overloaded: The wait would be too long, or has been.
+        """
+        if self._inside < self._at_once:
+            self._inside += 1
+            return
+        refused = self.refusal(remaining_s)
+        if refused is not None:
+            raise refused
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        came_at = self._clock()
+        entry = (place, came_at)
+        self._waiting.append(entry)
+        try:
+            await place
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled():
+                self._hand_over()
+            elif entry in self._waiting:
+                self._waiting.remove(entry)
+            raise
+        if self._clock() - came_at + self._at_once * self._interval_s > remaining_s:
+            self._hand_over()
+            raise self._crowd.refuse(self._what, len(self._waiting) * self._interval_s, self._interval_s)
+
+    def leave(self) -> None:
+        """The call has ended."""
+        now = self._clock()
+        if self._inside == self._at_once:
+            since = now - self._ended_at
+            # The first of a busy time says nothing: nobody was there before it.
+            if self._ended_at and since < 1.0:
+                self._interval_s += (_SMOOTHING if self._interval_s else 1.0) * (since - self._interval_s)
+            self._ended_at = now
+        else:
+            self._ended_at = 0.0
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        """The place goes to the one who has waited longest, or is free."""
+        while self._waiting:
+            place, _ = self._waiting.popleft()
+            if not place.done():
+                place.set_result(None)
+                return
+        self._inside -= 1
