@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 from pathlib import Path
@@ -33,13 +34,13 @@ def refusal(engine: Engine, error: SQLAlchemyError, name: str, why: str) -> Stor
     sqlstate = getattr(orig, "sqlstate", None)
     code = extended & 0xFF
     folder = Path(engine.url.database).parent if engine.dialect.name == "sqlite" and engine.url.database else None
-    disk_fault = folder is not None and code in (_IO_ERROR, _CANNOT_OPEN)
-    if code == _READ_ONLY or sqlstate == _SQLSTATE_READ_ONLY or (disk_fault and _is_read_only(folder)):
+    found = _tried(folder) if folder is not None and code in (_IO_ERROR, _CANNOT_OPEN) else 0
+    if code == _READ_ONLY or sqlstate == _SQLSTATE_READ_ONLY or found == errno.EROFS:
         return StoreReadOnly(
             f"the {name} store cannot be written to ({why}); nothing was written. Make its disk writable: writes are "
             "then taken again"
         )
-    if code == _FULL or sqlstate == _SQLSTATE_FULL or (disk_fault and _has_no_room(folder)):
+    if code == _FULL or sqlstate == _SQLSTATE_FULL or found in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return StoreFull(
             f"the {name} store has no room ({why}); nothing was written. Make room on its disk: writes are then taken "
             "again"
@@ -51,19 +52,22 @@ def refusal(engine: Engine, error: SQLAlchemyError, name: str, why: str) -> Stor
     return StoreUnavailable(f"the {name} store could not commit ({why}); nothing was written")
 
 
-def _is_read_only(folder: Path | None) -> bool:
-    return folder is not None and bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+def _tried(folder: Path) -> int:
+    """What the system says to a small new file in the folder: 0 or an errno. SQLite does not pass on what it was told.
 
-
-def _has_no_room(folder: Path | None) -> bool:
-    """Whether the disk is full or a file of the folder has reached the limit on the size of files."""
-    if folder is None:
-        return False
-    disk = os.statvfs(folder)
-    if disk.f_bavail * disk.f_frsize < _NO_ROOM_BYTES:
-        return True
+    A file system that went read-only after an error may still call itself writable, so nothing less will do.
+    """
     limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
-    if limit == resource.RLIM_INFINITY:
-        return False
-    largest = max((path.stat().st_size for path in folder.glob("*.sqlite3*")), default=0)
-    return largest + _NO_ROOM_BYTES > limit
+    if limit != resource.RLIM_INFINITY:
+        largest = max((path.stat().st_size for path in folder.glob("*.sqlite3*")), default=0)
+        if largest + _NO_ROOM_BYTES > limit:
+            return errno.EFBIG
+    probe = folder / f".room-{os.getpid()}"
+    try:
+        try:
+            probe.write_bytes(bytes(_NO_ROOM_BYTES))
+        finally:
+            probe.unlink(missing_ok=True)
+    except OSError as error:
+        return error.errno or 0
+    return 0

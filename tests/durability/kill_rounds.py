@@ -95,6 +95,7 @@ async def service_process(
     prefix: Sequence[str] = (),
     ready_within_s: float = 60.0,
     stderr: BinaryIO | None = None,
+    meanwhile: Callable[[ServiceProcess], Awaitable[None]] | None = None,
 ) -> AsyncIterator[ServiceProcess]:
     """Starts a service, waits until it is ready, and kills it at the end.
 
@@ -104,6 +105,7 @@ async def service_process(
         prefix: A command that runs the command, such as strace.
         ready_within_s: Longest wait.
         stderr: Where its log goes; None: it is read here.
+        meanwhile: Awaited once it listens, before it is ready.
     """
     port = 0 if stderr is None else free_port()
     command = [*prefix, sys.executable, "-m", module, "--port", str(port), "--metrics-port", "0", *flags]
@@ -132,6 +134,8 @@ async def service_process(
         target = await asyncio.wait_for(address, ready_within_s)
         async with grpc.aio.insecure_channel(target) as channel:
             service = ServiceProcess(process, target, channel, log)
+            if meanwhile is not None:
+                await asyncio.wait_for(meanwhile(service), ready_within_s)
             try:
                 await _ready(service, ready_within_s)
             except AssertionError as error:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -48,5 +49,24 @@ def small_disk(path: Path, megabytes: int) -> Iterator[SmallDisk]:
         pytest.skip(f"cannot mount a small disk ({mounted.stderr.decode().strip()}); the file-size limit is tested")
     try:
         yield SmallDisk(path)
+    finally:
+        subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+@contextlib.contextmanager
+def failing_disk(path: Path) -> Iterator[Callable[[], None]]:
+    """Mounts a small ext4; yields what makes it read-only as the kernel does after an error, whoever writes to it."""
+    image = path.with_suffix(".image")
+    image.write_bytes(bytes(24 << 20))
+    path.mkdir()
+    for command in (
+        ["mkfs.ext4", "-q", str(image)],
+        ["mount", "-o", "loop,errors=remount-ro", str(image), str(path)],
+    ):
+        done = subprocess.run(command, capture_output=True, check=False) if shutil.which(command[0]) else None
+        if done is None or done.returncode != 0:
+            pytest.skip(f"cannot make a small disk with {command[0]}; refusals of the kernel are tested with strace")
+    try:
+        yield lambda: subprocess.run(["mount", "-o", "remount,abort", str(path)], check=True)
     finally:
         subprocess.run(["umount", "-l", str(path)], check=True)

@@ -23,7 +23,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
 from tests.durability.kill_rounds import ServiceProcess, service_process
-from tests.durability.small_disk import small_disk
+from tests.durability.small_disk import failing_disk, small_disk
 from tests.ranking_service.user_side_harness import event
 from tests.retrieval_service.fake_encoder_server import FakeEncoder, running_fake_encoder
 from tests.retrieval_service.retrieval_harness import item, many_items, running_retrieval
@@ -354,7 +354,52 @@ async def test_a_read_only_disk_at_start_is_named_and_ends_the_process(tmp_path:
 
 
 @pytest.mark.parametrize("name", BOTH)
-async def test_a_disk_that_becomes_read_only_is_named_and_outlived(tmp_path: Path, name: str) -> None:
+async def test_a_disk_that_fails_is_read_only_to_writers_and_served_to_readers(tmp_path: Path, name: str) -> None:
+    """A real file system after an error: what it was told before is there when it is mounted again."""
+    ledger = Ledger()
+    with failing_disk(tmp_path / "disk") as fail:
+        async with (
+            subject_on(name, tmp_path / "disk" / "data", tmp_path / "aside") as subject,
+            service_process(subject.module, subject.flags) as service,
+        ):
+            for _ in range(5):
+                await ledger.write(subject, service)
+            fail()
+            for _ in range(3):
+                refused = await ledger.refusal(subject, service)
+                assert refused is not None
+                assert reason_of(refused) == "STORE_READ_ONLY"
+                assert "Make its disk writable" in (refused.details() or "")
+            await subject.serves(service)
+            assert await subject.held(service) == ledger.written
+            assert await is_serving(service)
+
+
+@pytest.mark.parametrize("name", RANKING_SHORT)
+async def test_a_start_on_a_full_disk_waits_for_room(tmp_path: Path, name: str) -> None:
+    """After a clean stop SQLite needs a new file of 32 KiB to open the store: alive, not ready, and told why."""
+    ledger = Ledger()
+    with small_disk(tmp_path / "disk", megabytes=16) as disk:
+        async with subject_on(name, disk.path / "data", tmp_path / "aside") as subject:
+            async with service_process(subject.module, subject.flags) as service:
+                await ledger.write(subject, service)
+                service.process.terminate()
+                await service.process.wait()
+            disk.fill()
+
+            async def make_room_when_told(service: ServiceProcess) -> None:
+                while not service.logged("store_not_available"):
+                    await asyncio.sleep(0.05)
+                assert not await is_serving(service)
+                disk.make_room()
+
+            async with service_process(subject.module, subject.flags, meanwhile=make_room_when_told) as service:
+                assert await subject.held(service) == ledger.written
+                await ledger.write(subject, service)
+
+
+@pytest.mark.parametrize("name", BOTH)
+async def test_a_disk_that_becomes_read_only_is_outlived(tmp_path: Path, name: str) -> None:
     """As a kernel does after an error of the disk: every call that would write to the store's files is refused."""
     if shutil.which("strace") is None:
         pytest.skip("strace is not installed: it makes the kernel refuse calls")
