@@ -21,6 +21,8 @@ from retrieval_service.vector_rows import ID_CHUNK, Connection, VectorRows
 from service_runtime import migrations, sql
 from service_runtime.only_writer import OnlyWriter
 
+# Fewer than the threads of the service: a database that hangs leaves some of them to searches, which are in memory.
+_READING_CONNECTIONS = 6
 _REQUEST_ID_RETENTION_US = 24 * 3600 * 1_000_000
 
 
@@ -70,7 +72,7 @@ class ItemStore(VectorRows):
             # Index and directory are in memory, so nobody else may write: the one connection that does holds a lock.
             self._only_writer = OnlyWriter(schema.SCHEMA.name, schema.store_facts)
             self.engine = sql.open_engine(url, connections=1, connect=self._only_writer.hold)
-            self._readers = sql.open_engine(url)
+            self._readers = sql.open_engine(url, connections=_READING_CONNECTIONS)
         self._reader = sql.reader(self._readers)
 
     def create_tables(self) -> None:

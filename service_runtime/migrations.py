@@ -54,6 +54,7 @@ def upgrade(connection: Connection, schema: StoreSchema) -> None:
     Raises:
         FailedPrecondition: The database is none that this release can upgrade; the message says what to do.
     """
+    _check_encoding(connection, schema)
     _wait_for_others(connection)
     tables = set(inspect(connection).get_table_names())
     found = stored_revision(connection) if _VERSION_TABLE in tables else None
@@ -81,6 +82,18 @@ def stored_revision(connection: Connection) -> str | None:
     """The revision that a database is at; None: none is noted."""
     found: str | None = connection.execute(text(f"SELECT version_num FROM {_VERSION_TABLE}")).scalar_one_or_none()
     return found
+
+
+def _check_encoding(connection: Connection, schema: StoreSchema) -> None:
+    if connection.dialect.name != "postgresql":
+        return
+    encoding = connection.exec_driver_sql("SHOW server_encoding").scalar_one()
+    if encoding != "UTF8":
+        raise FailedPrecondition(
+            f"the database of the {schema.name} has the encoding {encoding}, which cannot hold every text; make one "
+            "with createdb --encoding=UTF8",
+            reason="STORE_ENCODING",
+        )
 
 
 def _wait_for_others(connection: Connection) -> None:

@@ -34,7 +34,7 @@ _CLIENT_OPTIONS = {
     "keepalives_count": 3,
     "tcp_user_timeout": 15_000,
 }
-_POOL_TIMEOUT_S = 10.0
+_POOL_TIMEOUT_S = 1.0  # of a read for its turn, when a server that hangs holds all connections
 _START_PAUSE_S = 1.0
 # The statement was at fault (a constraint, a bad value) rather than the database.
 _DATA_ERRORS = {"IntegrityError", "DataError", "ProgrammingError"}

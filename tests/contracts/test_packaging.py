@@ -89,6 +89,9 @@ def test_the_wheel_is_typed_and_carries_the_protos(wheel: Path) -> None:
     assert "zhiyin/ranking/v1/py.typed" in names
     assert "zhiyin/ranking/v1/ranking_service_pb2.pyi" in names
     assert "zhiyin/protos/ranking/v1/ranking_service.proto" in names
+    assert "service_runtime/migration_environment/env.py" in names
+    assert "retrieval_service/store_revisions/items_0001.py" in names
+    assert "ranking_service/users/store/revisions/users_0001.py" in names
     assert not any(name.startswith(("tests/", "benchmarks/", "examples/")) for name in names)
 
 

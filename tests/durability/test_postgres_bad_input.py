@@ -115,8 +115,8 @@ def stack_on_postgresql(
     minilm_model_dir: Path, postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stack]:
     with (
-        postgres_cluster.database() as items,
-        postgres_cluster.database() as users,
+        postgres_cluster.store() as items,
+        postgres_cluster.store() as users,
         pytest.MonkeyPatch.context() as environment,
     ):
         environment.setenv("ZHIYIN_RETRIEVAL_STORE_URL", items)

@@ -1,7 +1,7 @@
 """What the stores promise on SQLite they promise on PostgreSQL: tests of both services again, on a real server.
 
 Those that touch SQL in every way that it is used; `test_postgres_contract_whole.py` has them all. The tests are those
-of the services' own folders. Here the variable of the service names a fresh database.
+of the services' own folders. Here the variable of the service names an empty store.
 """
 
 from __future__ import annotations

@@ -15,12 +15,12 @@ from tests.postgres_cluster import Cluster
 
 @pytest.fixture
 def new_store(postgres_cluster: Cluster) -> Iterator[NewStore]:
-    """A fresh database for each data directory."""
-    with contextlib.ExitStack() as databases:
-        yield lambda _data_dir: databases.enter_context(postgres_cluster.database())
+    """An empty store for each data directory."""
+    with contextlib.ExitStack() as stores:
+        yield lambda _data_dir: stores.enter_context(postgres_cluster.store())
 
 
-STRIKES = [1, pytest.param(60, marks=[pytest.mark.long, pytest.mark.timeout(1500)])]
+STRIKES = [3, pytest.param(60, marks=[pytest.mark.long, pytest.mark.timeout(1500)])]
 
 
 @pytest.mark.parametrize("wanted", STRIKES)

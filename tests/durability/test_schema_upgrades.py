@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -76,7 +78,7 @@ def test_the_revisions_make_what_the_tables_say(name: str, store_url: str, tmp_p
         assert compare_metadata(context, metadata) == []
         if connection.dialect.name == "postgresql":
             query = (
-                "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = 'public' "
+                "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = current_schema() "
                 "AND data_type = 'text' AND collation_name IS DISTINCT FROM 'C'"
             )
             assert connection.exec_driver_sql(query).all() == []
@@ -241,3 +243,15 @@ def test_of_many_that_start_at_once_one_migrates(store_url: str, tmp_path: Path)
     assert len({store.epoch for store in stores}) == 1
     for store in stores:
         store.close()
+
+
+@pytest.mark.parametrize("name", STORES)
+def test_a_start_with_nothing_to_do_imports_no_alembic(name: str, tmp_path: Path) -> None:
+    url = sqlite_url(tmp_path / "store.sqlite3")
+    STORES[name][2](url)
+    module, make = {
+        "items": ("retrieval_service.item_store", f"ItemStore({url!r}).create_tables()"),
+        "users": ("ranking_service.users.store.store", f"UserStore({url!r}).open()"),
+    }[name]
+    code = f"import sys; from {module} import *; {make}; assert 'alembic' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
