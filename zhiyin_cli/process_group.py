@@ -98,6 +98,10 @@ class ProcessGroup:
         self.require_alive()
         return True
 
+    def process_ids(self) -> list[int]:
+        """Of the processes that were started and not stopped."""
+        return [process.pid for _, process in self._running]
+
     def require_alive(self) -> None:
         """Raises ProcessGroupFailed, with the end of its log, when a process has ended."""
         for service, process in self._running:
