@@ -159,6 +159,7 @@ class Load:
         assert stats.item_count == stats.indexed_count == len(items)
         assert stats.sequence == stats.applied_sequence
         assert stats.sequence >= self.sequence, "sequence numbers went back"
+        assert not [text for text in stats.notices if "damaged" in text], "a kill left a snapshot that is not whole"
         self.sequence = stats.sequence
         if items:
             await self._compare_index_with_store(stub, items)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, event, text
 
-from service_runtime.errors import NotReady, Overloaded, RevisionConflict, StoreUnavailable
+from service_runtime.errors import NotReady, Overloaded, RevisionConflict, StoreFull, StoreUnavailable
 from service_runtime.sql import open_engine, reader, sqlite_url
 from service_runtime.sql_writer import SqlWriter
 
@@ -133,7 +133,7 @@ async def test_a_store_that_cannot_commit_refuses_and_recovers(engine: Engine) -
             connection.execute(text("INSERT INTO numbers VALUES (:n)"), {"n": n})
         return 0
 
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(StoreFull, match="Make room"):
         await writer.submit(fill, 1)
     assert stored(engine) == []
     engine.dispose()
