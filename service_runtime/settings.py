@@ -46,7 +46,7 @@ class ServerSettings(BaseSettings):
         1024, ge=1, le=100_000, description="Calls served at once; more are refused with RESOURCE_EXHAUSTED."
     )
     max_wait_s: float = Field(
-        0.5, ge=0, le=60, description="Longest wait of a call, in seconds, until it is its turn; else it is refused."
+        0.2, ge=0, le=60, description="Longest wait of a call, in seconds, until it is its turn; else it is refused."
     )
     max_connection_age_s: float = Field(
         1800.0, gt=0, description="Seconds after which a connection is closed gracefully, so that clients spread anew."
