@@ -20,7 +20,7 @@ def new_store(postgres_cluster: Cluster) -> Iterator[NewStore]:
         yield lambda _data_dir: stores.enter_context(postgres_cluster.store())
 
 
-STRIKES = [3, pytest.param(60, marks=[pytest.mark.long, pytest.mark.timeout(1500)])]
+STRIKES = [2, pytest.param(60, marks=[pytest.mark.long, pytest.mark.timeout(1500)])]
 
 
 @pytest.mark.parametrize("wanted", STRIKES)

@@ -35,7 +35,8 @@ def check_retrieval(
     """
     store = ItemStore(locations.items)
     try:
-        with _state(store.engine, writing=repair) as connection:
+        # Read beside the service: on PostgreSQL the engine that writes is for one process at a time.
+        with _state(store.engine, writing=True) if repair else store.reading() as connection:
             _check_database(connection, "item store", report)
             rows = store.catalogs(connection)
             for row in rows:

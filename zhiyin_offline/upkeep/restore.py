@@ -61,13 +61,14 @@ def restore_backup(
             lock.take()
             stack.callback(lock.release)
         aside = locations.root / f"replaced-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-        say("writing users and events")
         users = _Destination(locations.user_store_url, locations.user_file, replace, aside)
+        items = _Destination(locations.item_store_url, locations.item_file, replace, aside)
+        # Both, before anything is replaced: a refusal leaves everything as it was.
         users.prepare(_open_users, user_schema.users)
+        items.prepare(_open_items, item_schema.items)
+        say("writing users and events")
         users.fill(backup / backup_folder.USERS, user_schema.metadata, _new_epoch)
         say("writing items and vectors")
-        items = _Destination(locations.item_store_url, locations.item_file, replace, aside)
-        items.prepare(_open_items, item_schema.items)
         items.fill(
             backup / backup_folder.ITEMS,
             item_schema.metadata,
