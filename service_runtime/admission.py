@@ -26,6 +26,10 @@ _SHORTEST_HINT_S, _LONGEST_HINT_S = 0.05, 10.0
 _MAX_WAITING = 1_000  # while nothing is measured yet
 
 
+def _smoothed(known: float, seen: float) -> float:
+    return seen if known == 0 else known + _SMOOTHING * (seen - known)
+
+
 class Crowd:
     """Those who were refused and will come back, estimated; says when they should.
 
@@ -74,8 +78,9 @@ class Door:
         self._what, self._at_once, self._max_wait_s, self._clock = what, at_once, max_wait_s, clock
         self._inside = 0
         self._waiting: deque[tuple[asyncio.Future[None], float]] = deque()
-        self._interval_s = 0.0
-        self._ended_at = 0.0
+        self._busy_interval_s = 0.0
+        self._served_s = 0.0
+        self._busy_since_end_at: float | None = None
         self._crowd = Crowd(clock)
 
     @property
@@ -129,18 +134,20 @@ class Door:
             self._hand_over()
             raise self._crowd.refuse(self._what, len(self._waiting) * self._interval_s, self._interval_s)
 
-    def leave(self) -> None:
-        """The call has ended."""
+    def leave(self, inside_s: float) -> None:
+        """The call has ended, `inside_s` after it was let in."""
         now = self._clock()
-        if self._inside == self._at_once:
-            since = now - self._ended_at
-            # The first of a busy time says nothing: nobody was there before it.
-            if self._ended_at and since < 1.0:
-                self._interval_s += (_SMOOTHING if self._interval_s else 1.0) * (since - self._interval_s)
-            self._ended_at = now
-        else:
-            self._ended_at = 0.0
+        self._served_s = _smoothed(self._served_s, inside_s)
+        if self._busy_since_end_at is not None:
+            self._busy_interval_s = _smoothed(self._busy_interval_s, now - self._busy_since_end_at)
+        # Only while somebody waits does the time until the next end tell how fast calls are served.
+        self._busy_since_end_at = now if self._waiting else None
         self._hand_over()
+
+    @property
+    def _interval_s(self) -> float:
+        """Between two calls that end while the door is busy; before that was seen, as if all ran side by side."""
+        return self._busy_interval_s or self._served_s / self._at_once
 
     def _hand_over(self) -> None:
         """The place goes to the one who has waited longest, or is free."""

@@ -155,10 +155,11 @@ async def _inside(door: Door | None, deadline: Deadline) -> AsyncIterator[None]:
         yield
         return
     await door.enter(deadline.remaining())
+    entered = time.monotonic()
     try:
         yield
     finally:
-        door.leave()
+        door.leave(time.monotonic() - entered)
 
 
 def _refused(method: str, error: Overloaded) -> RpcMethodHandler:

@@ -38,14 +38,16 @@ async def _with_processes(folder: Path) -> Rows:
 
 async def test_every_failure_has_the_documented_answer(tmp_path: Path) -> None:
     encoder, retrieval = encoder_faults(), retrieval_faults()
-    of_store = asyncio.create_task(_with_processes(tmp_path / "store"))
     halves = [
         (encoder[::2], _ENCODER_STALL),
         (encoder[1::2], _ENCODER_STALL),
         (retrieval[::2], _RETRIEVAL_TIMEOUT),
         (retrieval[1::2], _RETRIEVAL_TIMEOUT),
     ]
-    observed = await asyncio.gather(*(_with_links(tmp_path / str(i), *half) for i, half in enumerate(halves)), of_store)
+    async with asyncio.TaskGroup() as group:  # mostly they wait
+        tasks = [group.create_task(_with_links(tmp_path / str(i), *half)) for i, half in enumerate(halves)]
+        tasks.append(group.create_task(_with_processes(tmp_path / "store")))
+    observed = [task.result() for task in tasks]
     rows = {**observed[0], **observed[1]}
     of_encoder = {fault.title: rows[fault.title] for fault in encoder}
     rows = {**observed[2], **observed[3]}

@@ -27,7 +27,7 @@ async def _measured_door(clock: Clock, at_once: int = 2, interval_s: float = 0.1
         await door.enter(60)
     for _ in range(30):
         clock.now += interval_s
-        door.leave()
+        door.leave(0.2)
         await door.enter(60)
     return door
 
@@ -41,7 +41,7 @@ async def test_no_more_are_inside_than_may_be_and_the_others_come_in_order() -> 
         assert door.inside <= 2
         order.append(i)
         await asyncio.sleep(0)
-        door.leave()
+        door.leave(0.0)
 
     await asyncio.gather(*(call(i) for i in range(20)))
     assert order == list(range(20))
@@ -58,7 +58,7 @@ async def test_the_queue_is_as_long_as_can_be_served_in_the_longest_wait() -> No
         await door.enter(60)
     assert refused.value.retry_after_s > 0
     for _ in range(6):
-        door.leave()
+        door.leave(0.2)
         await asyncio.sleep(0)
     await asyncio.gather(*waiting)
     assert (door.inside, door.waiting) == (0, 0)
@@ -78,7 +78,7 @@ async def test_one_whose_time_ran_out_in_the_queue_is_not_served() -> None:
     late = asyncio.create_task(door.enter(0.5))
     await asyncio.sleep(0)
     clock.now += 0.45
-    door.leave()
+    door.leave(0.2)
     with pytest.raises(Overloaded):
         await late
     assert door.inside == 1
@@ -104,13 +104,13 @@ async def test_callers_who_leave_give_their_place_to_the_next() -> None:
     gone, next_one = asyncio.create_task(door.enter(60)), asyncio.create_task(door.enter(60))
     await asyncio.sleep(0)
     gone.cancel()
-    door.leave()
+    door.leave(0.2)
     await next_one
     assert (door.inside, door.waiting) == (1, 0)
     # One that leaves at the very moment it is let in.
     both = asyncio.create_task(door.enter(60)), asyncio.create_task(door.enter(60))
     await asyncio.sleep(0)
-    door.leave()
+    door.leave(0.2)
     both[0].cancel()
     await asyncio.gather(*both, return_exceptions=True)
     assert (door.inside, door.waiting) == (1, 0)
