@@ -7,11 +7,12 @@ the batch visible as a whole. At start the same two are filled from the store.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import dataclasses
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from retrieval_service import metrics
 from retrieval_service.catalog_registry import DEFAULT_CATALOG, CatalogRegistry, CatalogState
@@ -25,6 +26,7 @@ from retrieval_service.item_writes import ItemWrites
 from retrieval_service.upsert_plan import UpsertPlan
 from retrieval_service.vector_rows import Connection
 from retrieval_service.write_messages import (
+    CatalogChanged,
     CatalogCreated,
     CatalogDropped,
     Committed,
@@ -104,7 +106,7 @@ class CatalogWriter:
 
         def plan() -> UpsertPlan:
             with self._store.reading() as connection:
-                return self._writes.planner.plan(connection, state.row.catalog_id, batch, datetime.now(UTC))
+                return self._writes.planner.plan(connection, state.row, batch, datetime.now(UTC))
 
         prepared = PreparedUpsert(batch, await self._in_thread(plan))
         await self._encode(prepared, prepared.plan.missing({}))
@@ -121,9 +123,7 @@ class CatalogWriter:
 
             def write(connection: Connection) -> Committed:
                 row = self._catalog(connection, batch.catalog)
-                return self._writes.commit_upsert(
-                    connection, row.catalog_id, batch, prepared.encoded, datetime.now(UTC)
-                )
+                return self._writes.commit_upsert(connection, row, batch, prepared.encoded, datetime.now(UTC))
 
             try:
                 done = await self._submit(write, batch.size_bytes)
@@ -147,10 +147,25 @@ class CatalogWriter:
         assert isinstance(done.outcome, DeleteOutcome)
         return done.outcome
 
-    async def create_catalog(self, name: str, display_name: str) -> CatalogRow:
+    async def create_catalog(self, name: str, display_name: str, max_items: int) -> CatalogRow:
         """Makes a catalogue; the same one again changes nothing."""
-        done = await self._submit(lambda connection: self._writes.create_catalog(connection, name, display_name), 256)
+
+        def write(connection: Connection) -> Committed:
+            return self._writes.create_catalog(connection, name, display_name, max_items)
+
+        done = await self._submit(write, 256)
         assert isinstance(done, CatalogCreated)
+        return done.row
+
+    async def change_catalog(self, name: str, settings: Mapping[str, Any]) -> CatalogRow:
+        """Changes some settings, by the names of `CatalogRow`; returns all of them."""
+
+        def write(connection: Connection) -> Committed:
+            row = dataclasses.replace(self._catalog(connection, name), **settings)
+            return self._writes.change_catalog(connection, row)
+
+        done = await self._submit(write, 256)
+        assert isinstance(done, CatalogChanged)
         return done.row
 
     async def drop_catalog(self, name: str) -> int:
@@ -183,6 +198,10 @@ class CatalogWriter:
                     self._apply_items(done)
                 case CatalogCreated():
                     self._apply_created(done)
+                case CatalogChanged(row):
+                    state = self._registry.find(row.catalog_id)
+                    if state is not None:
+                        state.row = row
                 case CatalogDropped(catalog_id, _, successor):
                     self._registry.drop(catalog_id)
                     if successor is not None:

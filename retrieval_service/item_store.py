@@ -28,12 +28,13 @@ _REQUEST_ID_RETENTION_US = 24 * 3600 * 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class CatalogRow:
-    """A catalogue: `created_at_us` in microseconds since 1970."""
+    """A catalogue: `created_at_us` in microseconds since 1970, `max_items` 0 for no limit of its own."""
 
     catalog_id: int
     name: str
     display_name: str
     created_at_us: int
+    max_items: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,7 @@ class ItemStore(VectorRows):
         row = connection.execute(sa.select(schema.catalogs).where(schema.catalogs.c.name == name)).one_or_none()
         return None if row is None else CatalogRow(*row)
 
-    def create_catalog(self, connection: Connection, name: str, display_name: str) -> CatalogRow:
+    def create_catalog(self, connection: Connection, name: str, display_name: str, max_items: int = 0) -> CatalogRow:
         """A new, empty one. Where one of that name was dropped, sequence numbers and so revisions go on after it.
 
         Whoever remembers something of the former one by revision or sequence never takes it for something of this one.
@@ -120,11 +121,22 @@ class ItemStore(VectorRows):
         dropped = connection.execute(
             sa.select(schema.dropped.c.seq).where(schema.dropped.c.name == name)
         ).scalar_one_or_none()
-        values = {"name": name, "display_name": display_name, "created_at_us": time.time_ns() // 1000}
+        values = {
+            "name": name,
+            "display_name": display_name,
+            "created_at_us": time.time_ns() // 1000,
+            "max_items": max_items,
+        }
         key = connection.execute(schema.catalogs.insert().values(values)).inserted_primary_key
         assert key is not None
         connection.execute(schema.head.insert().values(catalog_id=key[0], seq=dropped or 0, next_number=0))
         return CatalogRow(catalog_id=key[0], **values)  # type: ignore[arg-type]
+
+    def change_catalog(self, connection: Connection, row: CatalogRow) -> None:
+        """Writes a catalogue's settings."""
+        values = {"display_name": row.display_name, "max_items": row.max_items}
+        where = schema.catalogs.c.catalog_id == row.catalog_id
+        connection.execute(schema.catalogs.update().where(where).values(values))
 
     def drop_catalog(self, connection: Connection, catalog_id: int) -> int:
         """Deletes everything of it but its last sequence number; returns how many items there were."""

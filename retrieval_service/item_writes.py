@@ -24,6 +24,7 @@ from retrieval_service.item_store import CatalogRow, ItemRow, ItemStore
 from retrieval_service.upsert_plan import UpsertPlanner, remembered
 from retrieval_service.vector_rows import Connection, SpaceRow
 from retrieval_service.write_messages import (
+    CatalogChanged,
     CatalogCreated,
     CatalogDropped,
     DeleteBatch,
@@ -37,6 +38,7 @@ from retrieval_service.write_messages import (
 )
 from service_runtime.errors import (
     AlreadyExists,
+    FailedPrecondition,
     SpaceMismatch,
 )
 
@@ -48,7 +50,8 @@ class ItemWrites:
         store: The truth.
         read_item: Payload to item.
         write_item: Item to payload.
-        max_items: Items a catalogue may have; 0: no limit.
+        max_items: Items any catalogue may have; 0: no limit.
+        max_catalogs: Catalogues there may be; 0: no limit.
     """
 
     def __init__(
@@ -57,8 +60,10 @@ class ItemWrites:
         read_item: Callable[[bytes], Item],
         write_item: Callable[[Item], bytes],
         max_items: int = 0,
+        max_catalogs: int = 0,
     ) -> None:
         self._store, self._read_item, self._write_item = store, read_item, write_item
+        self._max_catalogs = max_catalogs
         self.planner = UpsertPlanner(store, read_item, max_items)
 
     # ---- upserts
@@ -66,7 +71,7 @@ class ItemWrites:
     def commit_upsert(
         self,
         connection: Connection,
-        catalog_id: int,
+        catalog: CatalogRow,
         batch: UpsertBatch,
         encoded: Mapping[bytes, EncodedPassage],
         now: datetime,
@@ -78,7 +83,8 @@ class ItemWrites:
             SpaceMismatch: The encoder has another model than the one the space was made with.
             ZhiyinError: As `UpsertPlanner.plan`.
         """
-        plan = self.planner.plan(connection, catalog_id, batch, now)
+        catalog_id = catalog.catalog_id
+        plan = self.planner.plan(connection, catalog, batch, now)
         if plan.replay is not None:
             return ItemsCommitted(None, (), {}, None, plan.replay)
         missing = plan.missing(encoded)
@@ -197,25 +203,42 @@ class ItemWrites:
 
     # ---- catalogues
 
-    def create_catalog(self, connection: Connection, name: str, display_name: str) -> CatalogCreated:
+    def create_catalog(
+        self, connection: Connection, name: str, display_name: str, max_items: int = 0
+    ) -> CatalogCreated:
         """Makes a catalogue; the same one again changes nothing.
 
         Raises:
             AlreadyExists: There is one of that name with other settings.
+            FailedPrecondition: There are as many as there may be.
         """
         row = self._store.catalog(connection, name)
         if row is not None:
-            if row.display_name != display_name:
+            if (row.display_name, row.max_items) != (display_name, max_items):
                 raise AlreadyExists("catalog", name)
             return CatalogCreated(row)
-        row = self._store.create_catalog(connection, name, display_name)
+        if self._max_catalogs and len(self._store.catalogs(connection)) >= self._max_catalogs:
+            raise FailedPrecondition(
+                f"there are {self._max_catalogs} catalogues, as many as the server allows; drop one first",
+                reason="TOO_MANY_CATALOGS",
+            )
+        row = self._store.create_catalog(connection, name, display_name, max_items)
         return CatalogCreated(row, self._store.sequence(connection, row.catalog_id))
+
+    def change_catalog(self, connection: Connection, row: CatalogRow) -> CatalogChanged:
+        """Gives a catalogue other settings."""
+        self._store.change_catalog(connection, row)
+        return CatalogChanged(row)
 
     def drop_catalog(self, connection: Connection, row: CatalogRow, *, keep_empty: bool) -> CatalogDropped:
         """Drops a catalogue; with `keep_empty` an empty one takes its place."""
         count = self._store.drop_catalog(connection, row.catalog_id)
-        successor = self.create_catalog(connection, row.name, row.display_name) if keep_empty else None
+        successor = self._recreated(connection, row) if keep_empty else None
         return CatalogDropped(row.catalog_id, count, successor)
+
+    def _recreated(self, connection: Connection, row: CatalogRow) -> CatalogCreated:
+        new = self._store.create_catalog(connection, row.name, row.display_name, row.max_items)
+        return CatalogCreated(new, self._store.sequence(connection, new.catalog_id))
 
     # ---- repeated requests
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
@@ -31,6 +31,8 @@ MAX_PAGE, DEFAULT_PAGE, MAX_GET = 1000, 100, 1000
 MAX_QUERY_BYTES = 32 << 10
 MAX_REQUEST_ID_BYTES = 128
 MAX_DISPLAY_NAME_BYTES = 256
+MAX_STORED_NUMBER = (1 << 63) - 1
+_CATALOG_SETTINGS = ("display_name", "max_items")
 
 
 class _WithFilter(Protocol):
@@ -104,6 +106,32 @@ def read_delete(request: pb.DeleteItemsRequest, max_items: int) -> DeleteBatch:
     request_hash = _hash(request) if request.request_id else b""
     ids = tuple(request.item_ids)
     return DeleteBatch(request.catalog, ids, request.request_id, request_hash, request.ByteSize())
+
+
+def check_catalog_settings(violations: Violations, catalog: pb.Catalog) -> None:
+    """What can be set about a catalogue."""
+    violations.check_text("catalog.display_name", catalog.display_name, MAX_DISPLAY_NAME_BYTES)
+    if catalog.max_items > MAX_STORED_NUMBER:
+        violations.add("catalog.max_items", f"is {catalog.max_items}; at most {MAX_STORED_NUMBER} is possible")
+
+
+def read_catalog_update(request: pb.UpdateCatalogRequest) -> dict[str, Any]:
+    """The settings that change, by name.
+
+    Raises:
+        InvalidRequest: With everything wrong with it.
+    """
+    violations = Violations()
+    violations.check_catalog("catalog.name", request.catalog.name)
+    check_catalog_settings(violations, request.catalog)
+    paths = request.update_mask.paths if request.HasField("update_mask") else _CATALOG_SETTINGS
+    for i, path in enumerate(paths):
+        if path not in _CATALOG_SETTINGS:
+            violations.add(f"update_mask.paths[{i}]", f"can only be {' or '.join(_CATALOG_SETTINGS)}")
+    if not paths:
+        violations.add("update_mask", "names nothing to change")
+    violations.raise_if_any()
+    return {path: getattr(request.catalog, path) for path in paths}
 
 
 def read_ids(violations: Violations, field: str, ids: Sequence[str], low: int, high: int) -> tuple[str, ...]:

@@ -85,6 +85,6 @@ def search_response(state: CatalogState, output: SearchOutput) -> pb.SearchRespo
 
 def catalog(row: CatalogRow) -> pb.Catalog:
     """A catalogue's settings."""
-    message = pb.Catalog(name=row.name, display_name=row.display_name)
+    message = pb.Catalog(name=row.name, display_name=row.display_name, max_items=row.max_items)
     message.created_at.FromMicroseconds(row.created_at_us)
     return message

@@ -22,11 +22,20 @@ class CatalogRpcs:
         """Makes a catalogue."""
         violations = Violations()
         violations.check_catalog("catalog.name", request.catalog.name)
-        name = request.catalog.display_name
-        violations.check_text("catalog.display_name", name, requests.MAX_DISPLAY_NAME_BYTES)
+        requests.check_catalog_settings(violations, request.catalog)
         violations.raise_if_any()
-        row = await self._serving.writer.create_catalog(request.catalog.name, name)
+        asked = request.catalog
+        row = await self._serving.writer.create_catalog(asked.name, asked.display_name, asked.max_items)
         return pb.CreateCatalogResponse(catalog=responses.catalog(row))
+
+    async def UpdateCatalog(
+        self, request: pb.UpdateCatalogRequest, context: ServicerContext
+    ) -> pb.UpdateCatalogResponse:
+        """Changes a catalogue's settings."""
+        settings = requests.read_catalog_update(request)
+        self._named(request.catalog.name)
+        row = await self._serving.writer.change_catalog(request.catalog.name, settings)
+        return pb.UpdateCatalogResponse(catalog=responses.catalog(row))
 
     async def GetCatalog(self, request: pb.GetCatalogRequest, context: ServicerContext) -> pb.GetCatalogResponse:
         """Reads a catalogue's settings."""

@@ -53,7 +53,8 @@ class SearchRpcs:
     async def _encode_texts(self, state: CatalogState, search: SearchInput, texts: dict[int, str]) -> SearchInput:
         if not texts:
             return search
-        encoded = await self._serving.encoder.queries(list(texts.values()))
+        with self._serving.search_door.outside():
+            encoded = await self._serving.encoder.queries(list(texts.values()))
         dimensions = encoded.vectors.shape[1]
         if state.space is not None and state.space.dimensions != dimensions:
             # Not the caller's fault, as it would be with a vector of theirs.

@@ -31,6 +31,7 @@ class RetrievalServicer(ItemRpcs, SearchRpcs, CatalogRpcs, RetrievalServiceServi
             max_hits_per_query=requests.MAX_HITS,
             max_hydrated_items=requests.MAX_HYDRATED,
             max_items_per_catalog=settings.max_items_per_catalog,
+            max_catalogs=settings.max_catalogs,
         )
         response.default_deadline.FromNanoseconds(int(settings.default_deadline_s * 1e9))
         return response

@@ -17,6 +17,7 @@ from retrieval_service.index_host import IndexHost
 from retrieval_service.item_store import ItemStore
 from retrieval_service.search import Searcher
 from retrieval_service.settings import RetrievalSettings
+from service_runtime.admission import Door
 from service_runtime.errors import InvalidRequest, Violation
 from service_runtime.signed_token import TokenSigner
 from service_runtime.sql_writer import SqlWriter
@@ -41,6 +42,7 @@ class Serving:
     tokens: TokenSigner
     queue: SqlWriter[Any]
     threads: Executor
+    search_door: Door
 
     async def in_thread(self, call: Callable[[], T]) -> T:
         """Runs what blocks or computes, away from the event loop."""

@@ -40,6 +40,7 @@ class RetrievalSettings(ServerSettings):
     max_items_per_catalog: int = Field(
         0, ge=0, description="Items of one catalogue; 0: no limit but memory (about 3.5 KB an item at 384 dimensions)."
     )
+    max_catalogs: int = Field(0, ge=0, description="Catalogues, `default` among them; 0: no limit.")
     max_queued_bytes: int = Field(
         64 << 20, ge=1 << 16, description="Bytes of write requests that may wait; more are refused as overload."
     )

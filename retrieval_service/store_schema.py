@@ -13,7 +13,7 @@ from service_runtime.migrations import StoreSchema
 SCHEMA = StoreSchema(
     name="item store",
     folder=Path(__file__).parent / "store_revisions",
-    revisions=("items_0001", "items_0002"),
+    revisions=("items_0001", "items_0002", "items_0003"),
     first_tables=frozenset(
         {
             "catalogs",
@@ -46,6 +46,7 @@ catalogs = Table(
     Column("name", Text, nullable=False, unique=True),
     Column("display_name", Text, nullable=False),
     Column("created_at_us", BigInteger, nullable=False),
+    Column("max_items", BigInteger, nullable=False, server_default="0"),  # 0: no limit of its own
     sqlite_autoincrement=True,  # the id of a dropped catalogue never comes back
 )
 head = Table(

@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any
 
 from retrieval_service.item import Item, attribute_kind, passage_hash
-from retrieval_service.item_store import ItemRow, ItemStore
+from retrieval_service.item_store import CatalogRow, ItemRow, ItemStore
 from retrieval_service.vector_rows import Connection
 from retrieval_service.write_messages import EncodedPassage, ItemWrite, UpsertBatch, UpsertOutcome
 from service_runtime.errors import (
@@ -74,13 +74,13 @@ class UpsertPlanner:
     Args:
         store: The truth.
         read_item: Payload to item.
-        max_items: Items a catalogue may have; 0: no limit.
+        max_items: Items any catalogue may have, whatever its own limit; 0: no limit.
     """
 
     def __init__(self, store: ItemStore, read_item: Callable[[bytes], Item], max_items: int = 0) -> None:
         self._store, self._read_item, self._max_items = store, read_item, max_items
 
-    def plan(self, connection: Connection, catalog_id: int, batch: UpsertBatch, now: datetime) -> UpsertPlan:
+    def plan(self, connection: Connection, catalog: CatalogRow, batch: UpsertBatch, now: datetime) -> UpsertPlan:
         """Decides what a batch does.
 
         Raises:
@@ -90,6 +90,7 @@ class UpsertPlanner:
             InvalidRequest: An attribute has another type than before, or a mask leaves nothing to encode.
             FailedPrecondition: The catalogue is full.
         """
+        catalog_id = catalog.catalog_id
         replay = remembered(self._store, connection, catalog_id, batch.request_id, batch.request_hash)
         if replay is not None:
             results = tuple(ItemWrite(*result) for result in replay["results"])
@@ -103,11 +104,12 @@ class UpsertPlanner:
                     raise NotFound(
                         "item", item.id, f"item {item.id!r} does not exist; leave update_mask out to make it"
                     )
-        if self._max_items:
+        limit = min((given for given in (self._max_items, catalog.max_items) if given), default=0)
+        if limit:
             count = self._store.item_count(connection, catalog_id) + len(batch.items) - len(rows)
-            if count > self._max_items and len(rows) < len(batch.items):
+            if count > limit and len(rows) < len(batch.items):
                 raise FailedPrecondition(
-                    f"catalogue {batch.catalog!r} would have {count} items; {self._max_items} are allowed",
+                    f"catalogue {batch.catalog!r} would have {count} items; {limit} are allowed",
                     reason="CATALOG_FULL",
                 )
         # A new item starts with the number of the write, not with 1: it may have been here before and been deleted.

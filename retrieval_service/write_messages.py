@@ -113,6 +113,13 @@ class CatalogCreated:
 
 
 @dataclass(frozen=True, slots=True)
+class CatalogChanged:
+    """A catalogue has other settings."""
+
+    row: CatalogRow
+
+
+@dataclass(frozen=True, slots=True)
 class CatalogDropped:
     """A catalogue is gone; `successor` is the empty `default` that took its place."""
 
@@ -121,7 +128,7 @@ class CatalogDropped:
     successor: CatalogCreated | None
 
 
-Committed = ItemsCommitted | CatalogCreated | CatalogDropped | None
+Committed = ItemsCommitted | CatalogCreated | CatalogChanged | CatalogDropped | None
 
 
 class NeedsVectorsError(Exception):

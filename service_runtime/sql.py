@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -183,6 +184,8 @@ def is_data_error(error: DBAPIError) -> bool:
 
 def is_unavailable(error: SQLAlchemyError) -> bool:
     """Whether the database was at fault: away, out of connections, full, or too slow."""
+    if isinstance(error, DBAPIError) and getattr(error.orig, "sqlite_errorcode", 0) == sqlite3.SQLITE_ERROR:
+        return False  # a statement that can never work; SQLite's driver calls it operational like a full disk
     return isinstance(error, PoolTimeoutError) or (isinstance(error, DBAPIError) and not is_data_error(error))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -13,6 +14,13 @@ from zhiyin_cli.stack import StackPorts, stack_services
 
 NAMES = ("encoder", "retrieval", "ranking")
 _START_S = 120.0
+# Caches that are full after a minute: what grows then is no cache.
+_SMALL_CACHES = {
+    "ZHIYIN_RANKING_LIST_STORE_BYTES": str(8 << 20),
+    "ZHIYIN_RANKING_TEXT_CACHE_ENTRIES": "500",
+    "ZHIYIN_RANKING_ITEM_CACHE_ENTRIES": "500",
+    "ZHIYIN_RETRIEVAL_ITEM_CACHE_BYTES": str(1 << 20),
+}
 
 
 class Services:
@@ -21,12 +29,12 @@ class Services:
     Args:
         data_dir: Of all three.
         model_dir: Of the encoder.
-        environment: Variables of the services.
     """
 
     def __init__(self, data_dir: Path, model_dir: Path) -> None:
         self.ports = StackPorts.free()
-        self._groups = {s.name: ProcessGroup([s]) for s in stack_services(data_dir, model_dir, self.ports)}
+        services = stack_services(data_dir, model_dir, self.ports)
+        self._groups = {s.name: ProcessGroup([replace(s, environment=_SMALL_CACHES)]) for s in services}
 
     async def __aenter__(self) -> Services:
         try:

@@ -65,7 +65,10 @@ VALID: dict[str, Message] = {
 # Twenty seconds are enough for any of these requests: whoever needs more hangs.
 BUGS = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS, grpc.StatusCode.DEADLINE_EXCEEDED}
 # These write; a refusal of theirs must leave no trace.
-WRITES = {"UpsertItems", "DeleteItems", "RecordEvents", "UpsertUsers", "CreateCatalog", "DropCatalog", "DeleteUser"}
+WRITES = {
+    *("UpsertItems", "DeleteItems", "RecordEvents", "UpsertUsers", "DeleteUser"),
+    *("CreateCatalog", "UpdateCatalog", "DropCatalog"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -137,12 +140,15 @@ class Caller:
     def restore(self) -> None:
         """Makes the catalogue and its items, however the fuzz left them."""
         self._retrieval.CreateCatalog(retrieval.CreateCatalogRequest(catalog=self._catalog()), timeout=20)
+        unlimited = retrieval.UpdateCatalogRequest(catalog=self._catalog())
+        unlimited.catalog.max_items = 0
+        self._retrieval.UpdateCatalog(unlimited, timeout=20)
         self._retrieval.UpsertItems(retrieval.UpsertItemsRequest(catalog=CATALOG, items=ITEMS), timeout=20)
 
     def _catalog(self) -> retrieval.Catalog:
         try:
             found: retrieval.Catalog = self._retrieval.GetCatalog(retrieval.GetCatalogRequest(catalog=CATALOG)).catalog
-            return retrieval.Catalog(name=CATALOG, display_name=found.display_name)
+            return retrieval.Catalog(name=CATALOG, display_name=found.display_name, max_items=found.max_items)
         except grpc.RpcError:
             return retrieval.Catalog(name=CATALOG)
 
@@ -171,9 +177,9 @@ class Caller:
     def state(self) -> tuple[object, ...]:
         """What writes would change: sequences, the items, the user."""
         catalogs = self._retrieval.ListCatalogs(retrieval.ListCatalogsRequest(), timeout=20)
-        names = tuple((c.name, c.display_name) for c in catalogs.catalogs)
+        names = tuple((c.name, c.display_name, c.max_items) for c in catalogs.catalogs)
         sequences = []
-        for name, _ in names:
+        for name, *_ in names:
             figures = self._retrieval.GetCatalogStats(retrieval.GetCatalogStatsRequest(catalog=name), timeout=20)
             sequences.append((figures.item_count, figures.sequence))
         try:

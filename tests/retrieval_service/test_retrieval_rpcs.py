@@ -217,6 +217,66 @@ async def test_a_full_catalogue_says_so(tmp_path: Path) -> None:
         await running.upsert(*many_items(3))  # replacing is fine
 
 
+async def test_a_catalogue_has_a_limit_of_its_own_below_the_servers(tmp_path: Path) -> None:
+    async with running_retrieval(tmp_path, max_items_per_catalog=5) as running:
+
+        async def write(*items: item_pb2.Item) -> object:
+            return await code_of(running.stub.UpsertItems(pb.UpsertItemsRequest(catalog="small", items=items)))
+
+        small = pb.Catalog(name="small", max_items=2)
+        made = await running.stub.CreateCatalog(pb.CreateCatalogRequest(catalog=small))
+        assert made.catalog.max_items == 2
+        await running.stub.UpsertItems(pb.UpsertItemsRequest(catalog="small", items=many_items(2)))
+        full = (grpc.StatusCode.FAILED_PRECONDITION, "CATALOG_FULL")
+        assert await write(item("one more")) == full
+        await running.upsert(*many_items(3))  # another catalogue's limit is another's
+        larger = pb.Catalog(name="small", max_items=1_000)
+        mask = FieldMask(paths=["max_items"])
+        changed = await running.stub.UpdateCatalog(pb.UpdateCatalogRequest(catalog=larger, update_mask=mask))
+        assert changed.catalog.max_items == 1_000
+        await running.stub.UpsertItems(pb.UpsertItemsRequest(catalog="small", items=many_items(3, start=10)))
+        assert await write(item("one more")) == full, "the server's own limit"
+        # Below what is there: nothing goes, changes go on, nothing new comes.
+        tiny = pb.Catalog(name="small", max_items=1)
+        await running.stub.UpdateCatalog(pb.UpdateCatalogRequest(catalog=tiny, update_mask=mask))
+        await running.stub.UpsertItems(pb.UpsertItemsRequest(catalog="small", items=many_items(1)))
+        assert await write(item("one more")) == full
+    async with running_retrieval(tmp_path) as running:
+        read = await running.stub.GetCatalog(pb.GetCatalogRequest(catalog="small"))
+        assert read.catalog.max_items == 1
+
+
+async def test_an_update_names_what_it_changes(tmp_path: Path) -> None:
+    async with running_retrieval(tmp_path) as running:
+        await running.stub.CreateCatalog(
+            pb.CreateCatalogRequest(catalog=pb.Catalog(name="music", display_name="音乐", max_items=7))
+        )
+        named = pb.Catalog(name="music", display_name="Music")
+        mask = FieldMask(paths=["display_name"])
+        answer = await running.stub.UpdateCatalog(pb.UpdateCatalogRequest(catalog=named, update_mask=mask))
+        assert (answer.catalog.display_name, answer.catalog.max_items) == ("Music", 7)
+        wrong = FieldMask(paths=["name", "created_at"])
+        assert await code_of(running.stub.UpdateCatalog(pb.UpdateCatalogRequest(catalog=named, update_mask=wrong))) == (
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "INVALID_REQUEST",
+        )
+        nobody = pb.UpdateCatalogRequest(catalog=pb.Catalog(name="nobody"))
+        assert await code_of(running.stub.UpdateCatalog(nobody)) == (grpc.StatusCode.NOT_FOUND, "CATALOG_NOT_FOUND")
+
+
+async def test_there_are_no_more_catalogues_than_allowed(tmp_path: Path) -> None:
+    async with running_retrieval(tmp_path, max_catalogs=2) as running:
+
+        async def make(name: str) -> object:
+            return await code_of(running.stub.CreateCatalog(pb.CreateCatalogRequest(catalog=pb.Catalog(name=name))))
+
+        await running.stub.CreateCatalog(pb.CreateCatalogRequest(catalog=pb.Catalog(name="one")))
+        assert await make("two") == (grpc.StatusCode.FAILED_PRECONDITION, "TOO_MANY_CATALOGS")
+        await running.stub.DropCatalog(pb.DropCatalogRequest(catalog="default"))  # is emptied and stays
+        await running.stub.DropCatalog(pb.DropCatalogRequest(catalog="one"))
+        await running.stub.CreateCatalog(pb.CreateCatalogRequest(catalog=pb.Catalog(name="two")))
+
+
 async def test_an_import_acknowledges_in_order_and_survives_a_bad_batch(retrieval: Retrieval) -> None:
     async def requests() -> AsyncIterator[pb.ImportItemsRequest]:
         yield pb.ImportItemsRequest(batch_number=7, catalog="default", items=many_items(30))

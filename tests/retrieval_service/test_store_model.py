@@ -103,7 +103,7 @@ class StoreMachine(RuleBasedStateMachine):
         while True:
             try:
                 with self.store.engine.begin() as connection:
-                    done = self.writes.commit_upsert(connection, self.catalog_id, batch, encoded, self.clock)
+                    done = self.writes.commit_upsert(connection, self.state.row, batch, encoded, self.clock)
                 break
             except NeedsVectorsError as error:
                 for passage in error.passages:

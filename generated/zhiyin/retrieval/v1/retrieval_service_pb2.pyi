@@ -1122,10 +1122,15 @@ class Catalog(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
+    MAX_ITEMS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name: 1 to 64 characters of a-z, 0-9, `-` and `_`, starting with a letter."""
     display_name: _builtins.str
     """For people, at most 256 bytes."""
+    max_items: _builtins.int
+    """Items it may hold; 0: as many as the server allows (`max_items_per_catalog` of GetLimits), which bounds any other value too. Beyond: writes that
+    add items are FAILED_PRECONDITION (CATALOG_FULL); changes and deletions go on. A limit below what is there deletes nothing.
+    """
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When it was made. Output only."""
@@ -1136,14 +1141,69 @@ class Catalog(_message.Message):
         name: _builtins.str = ...,
         display_name: _builtins.str = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
+        max_items: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "display_name", b"display_name", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "display_name", b"display_name", "max_items", b"max_items", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Catalog: _TypeAlias = Catalog  # noqa: Y015
+
+@_typing.final
+class UpdateCatalogRequest(_message.Message):
+    """Asks for a change of a catalogue's settings."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CATALOG_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def catalog(self) -> Global___Catalog:
+        """The catalogue, by its name, with the new settings. NOT_FOUND when there is none of that name."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Which settings change: `display_name`, `max_items`. Unset: both."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Global___Catalog | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["catalog", b"catalog", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalog", b"catalog", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateCatalogRequest: _TypeAlias = UpdateCatalogRequest  # noqa: Y015
+
+@_typing.final
+class UpdateCatalogResponse(_message.Message):
+    """The changed catalogue."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CATALOG_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def catalog(self) -> Global___Catalog:
+        """As it is now."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Global___Catalog | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["catalog", b"catalog"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalog", b"catalog"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateCatalogResponse: _TypeAlias = UpdateCatalogResponse  # noqa: Y015
 
 @_typing.final
 class CreateCatalogRequest(_message.Message):
@@ -1452,6 +1512,7 @@ class GetLimitsResponse(_message.Message):
     MAX_HYDRATED_ITEMS_FIELD_NUMBER: _builtins.int
     DEFAULT_DEADLINE_FIELD_NUMBER: _builtins.int
     MAX_ITEMS_PER_CATALOG_FIELD_NUMBER: _builtins.int
+    MAX_CATALOGS_FIELD_NUMBER: _builtins.int
     max_items_per_batch: _builtins.int
     """Items in one write."""
     max_message_bytes: _builtins.int
@@ -1466,6 +1527,8 @@ class GetLimitsResponse(_message.Message):
     """Ids to hydrate in one Search."""
     max_items_per_catalog: _builtins.int
     """Items of one catalogue; 0: no limit but memory."""
+    max_catalogs: _builtins.int
+    """Catalogues, `default` among them; 0: no limit. Beyond: CreateCatalog is FAILED_PRECONDITION (TOO_MANY_CATALOGS)."""
     @_builtins.property
     def default_deadline(self) -> _duration_pb2.Duration:
         """The deadline given to a call that has none."""
@@ -1481,10 +1544,11 @@ class GetLimitsResponse(_message.Message):
         max_hydrated_items: _builtins.int = ...,
         default_deadline: _duration_pb2.Duration | None = ...,
         max_items_per_catalog: _builtins.int = ...,
+        max_catalogs: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["default_deadline", b"default_deadline"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_deadline", b"default_deadline", "max_hits_per_query", b"max_hits_per_query", "max_hydrated_items", b"max_hydrated_items", "max_items_per_batch", b"max_items_per_batch", "max_items_per_catalog", b"max_items_per_catalog", "max_message_bytes", b"max_message_bytes", "max_queries_per_search", b"max_queries_per_search", "max_queued_bytes", b"max_queued_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_deadline", b"default_deadline", "max_catalogs", b"max_catalogs", "max_hits_per_query", b"max_hits_per_query", "max_hydrated_items", b"max_hydrated_items", "max_items_per_batch", b"max_items_per_batch", "max_items_per_catalog", b"max_items_per_catalog", "max_message_bytes", b"max_message_bytes", "max_queries_per_search", b"max_queries_per_search", "max_queued_bytes", b"max_queued_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -97,6 +97,11 @@ class RetrievalServiceStub:
                 request_serializer=zhiyin_dot_retrieval_dot_v1_dot_retrieval__service__pb2.CreateCatalogRequest.SerializeToString,
                 response_deserializer=zhiyin_dot_retrieval_dot_v1_dot_retrieval__service__pb2.CreateCatalogResponse.FromString,
                 _registered_method=True)
+        self.UpdateCatalog = channel.unary_unary(
+                '/zhiyin.retrieval.v1.RetrievalService/UpdateCatalog',
+                request_serializer=zhiyin_dot_retrieval_dot_v1_dot_retrieval__service__pb2.UpdateCatalogRequest.SerializeToString,
+                response_deserializer=zhiyin_dot_retrieval_dot_v1_dot_retrieval__service__pb2.UpdateCatalogResponse.FromString,
+                _registered_method=True)
         self.GetCatalog = channel.unary_unary(
                 '/zhiyin.retrieval.v1.RetrievalService/GetCatalog',
                 request_serializer=zhiyin_dot_retrieval_dot_v1_dot_retrieval__service__pb2.GetCatalogRequest.SerializeToString,
@@ -218,6 +223,13 @@ class RetrievalServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateCatalog(self, request, context):
+        """Changes a catalogue's settings.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetCatalog(self, request, context):
         """Reads a catalogue's settings.
         """
@@ -315,6 +327,11 @@ def add_RetrievalServiceServicer_to_server(servicer, server):
                     servicer.CreateCatalog,
                     request_deserializer=zhiyin_dot_retrieval_dot_v1_dot_retrieval__service__pb2.CreateCatalogRequest.FromString,
                     response_serializer=zhiyin_dot_retrieval_dot_v1_dot_retrieval__service__pb2.CreateCatalogResponse.SerializeToString,
+            ),
+            'UpdateCatalog': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateCatalog,
+                    request_deserializer=zhiyin_dot_retrieval_dot_v1_dot_retrieval__service__pb2.UpdateCatalogRequest.FromString,
+                    response_serializer=zhiyin_dot_retrieval_dot_v1_dot_retrieval__service__pb2.UpdateCatalogResponse.SerializeToString,
             ),
             'GetCatalog': grpc.unary_unary_rpc_method_handler(
                     servicer.GetCatalog,
@@ -669,6 +686,33 @@ class RetrievalService:
             '/zhiyin.retrieval.v1.RetrievalService/CreateCatalog',
             zhiyin_dot_retrieval_dot_v1_dot_retrieval__service__pb2.CreateCatalogRequest.SerializeToString,
             zhiyin_dot_retrieval_dot_v1_dot_retrieval__service__pb2.CreateCatalogResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateCatalog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/zhiyin.retrieval.v1.RetrievalService/UpdateCatalog',
+            zhiyin_dot_retrieval_dot_v1_dot_retrieval__service__pb2.UpdateCatalogRequest.SerializeToString,
+            zhiyin_dot_retrieval_dot_v1_dot_retrieval__service__pb2.UpdateCatalogResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -67,6 +67,8 @@ class RetrievalServiceStub:
     """Drops a version that nobody uses. UNIMPLEMENTED in this release."""
     CreateCatalog: _grpc.UnaryUnaryMultiCallable[_retrieval_service_pb2.CreateCatalogRequest, _retrieval_service_pb2.CreateCatalogResponse]
     """Makes a catalogue. ALREADY_EXISTS when there is one of that name with other settings; the same settings again are no error."""
+    UpdateCatalog: _grpc.UnaryUnaryMultiCallable[_retrieval_service_pb2.UpdateCatalogRequest, _retrieval_service_pb2.UpdateCatalogResponse]
+    """Changes a catalogue's settings."""
     GetCatalog: _grpc.UnaryUnaryMultiCallable[_retrieval_service_pb2.GetCatalogRequest, _retrieval_service_pb2.GetCatalogResponse]
     """Reads a catalogue's settings."""
     ListCatalogs: _grpc.UnaryUnaryMultiCallable[_retrieval_service_pb2.ListCatalogsRequest, _retrieval_service_pb2.ListCatalogsResponse]
@@ -117,6 +119,8 @@ class RetrievalServiceAsyncStub(RetrievalServiceStub):
     """Drops a version that nobody uses. UNIMPLEMENTED in this release."""
     CreateCatalog: _aio.UnaryUnaryMultiCallable[_retrieval_service_pb2.CreateCatalogRequest, _retrieval_service_pb2.CreateCatalogResponse]  # type: ignore[assignment]
     """Makes a catalogue. ALREADY_EXISTS when there is one of that name with other settings; the same settings again are no error."""
+    UpdateCatalog: _aio.UnaryUnaryMultiCallable[_retrieval_service_pb2.UpdateCatalogRequest, _retrieval_service_pb2.UpdateCatalogResponse]  # type: ignore[assignment]
+    """Changes a catalogue's settings."""
     GetCatalog: _aio.UnaryUnaryMultiCallable[_retrieval_service_pb2.GetCatalogRequest, _retrieval_service_pb2.GetCatalogResponse]  # type: ignore[assignment]
     """Reads a catalogue's settings."""
     ListCatalogs: _aio.UnaryUnaryMultiCallable[_retrieval_service_pb2.ListCatalogsRequest, _retrieval_service_pb2.ListCatalogsResponse]  # type: ignore[assignment]
@@ -236,6 +240,14 @@ class RetrievalServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_retrieval_service_pb2.CreateCatalogResponse, _abc.Awaitable[_retrieval_service_pb2.CreateCatalogResponse]]:
         """Makes a catalogue. ALREADY_EXISTS when there is one of that name with other settings; the same settings again are no error."""
+
+    @_abc_1.abstractmethod
+    def UpdateCatalog(
+        self,
+        request: _retrieval_service_pb2.UpdateCatalogRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_retrieval_service_pb2.UpdateCatalogResponse, _abc.Awaitable[_retrieval_service_pb2.UpdateCatalogResponse]]:
+        """Changes a catalogue's settings."""
 
     @_abc_1.abstractmethod
     def GetCatalog(
