@@ -31,7 +31,7 @@ ITEMS, USERS = 3000, 200
 TIMES = 4
 DEADLINE_S = 1.0
 MAX_WAIT_S = 0.2  # the default of the services
-AT_ONCE = {"Embed": 8, "Search": 32, "UpsertItems": 32, "Recommend": 8, "RecordEvents": 64}
+AT_ONCE = {"Embed": 8, "Search": 16, "UpsertItems": 8, "Recommend": 8, "RecordEvents": 8}
 _SERVICE = {"Embed": "encoder", "Search": "retrieval", "UpsertItems": "retrieval"}
 
 
@@ -115,9 +115,9 @@ def _ratios(figures: dict[str, Any]) -> dict[str, float]:
     out = {}
     for kind in ("told", "blind"):
         out[f"{kind}_goodput_over_peak"] = round(figures[kind]["good_per_s"] / peak, 3)
-        if figures[kind]["refused_p50_ms"] is not None:
-            refused = figures[kind]["refused_p50_ms"] / figures[kind]["good_p50_ms"]
-            out[f"{kind}_refusal_time_over_service_time"] = round(refused, 3)
+        refused, good = figures[kind]["refused_p50_ms"], figures[kind]["good_p50_ms"]
+        if refused is not None and good is not None:
+            out[f"{kind}_refusal_time_over_service_time"] = round(refused / good, 3)
     out["memory_after_over_before"] = round(figures["rss_mib"][2] / figures["rss_mib"][0], 3)
     return out
 

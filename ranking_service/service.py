@@ -26,9 +26,10 @@ from zhiyin.ranking.v1.ranking_service_pb2_grpc import add_RankingServiceService
 
 # Threads for arithmetic. It holds the GIL most of the time: two keep the event loop free, more would not be faster.
 _RANKING_THREADS = 2
-# Enough to keep those threads busy while others wait for retrieval; many writes share one commit.
+# Enough to keep those threads busy while others wait for retrieval; several writes share one commit. More at once
+# were no faster in `python -m benchmarks run overload`.
 _LISTS_AT_ONCE = 8
-_WRITES_AT_ONCE = 64
+_WRITES_AT_ONCE = 8
 # A predecessor that is being stopped may still flush.
 _PREDECESSOR_S = 30.0
 

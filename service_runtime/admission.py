@@ -13,11 +13,12 @@ many callers there are, those that wait as told come back at the rate that can b
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import random
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from service_runtime.errors import Overloaded
 
@@ -144,6 +145,18 @@ class Door:
         self._busy_since_end_at = now if self._waiting else None
         self._hand_over()
 
+    @contextlib.contextmanager
+    def outside(self) -> Iterator[None]:
+        """Around a wait for somebody else, of a call that is inside: its place goes to another meanwhile.
+
+        So calls that wait for a neighbour that hangs do not keep out those who do not need it.
+        """
+        self._hand_over()
+        try:
+            yield
+        finally:
+            self._inside += 1  # without waiting anew, and be there one too many for a moment
+
     @property
     def _interval_s(self) -> float:
         """Between two calls that end while the door is busy; before that was seen, as if all ran side by side."""
@@ -151,7 +164,7 @@ class Door:
 
     def _hand_over(self) -> None:
         """The place goes to the one who has waited longest, or is free."""
-        while self._waiting:
+        while self._waiting and self._inside <= self._at_once:
             place, _ = self._waiting.popleft()
             if not place.done():
                 place.set_result(None)

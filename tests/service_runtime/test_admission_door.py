@@ -116,6 +116,22 @@ async def test_callers_who_leave_give_their_place_to_the_next() -> None:
     assert (door.inside, door.waiting) == (1, 0)
 
 
+async def test_a_call_that_waits_for_somebody_else_keeps_nobody_out() -> None:
+    door = Door("the room", 1, 60.0)
+    await door.enter(60)
+    with door.outside():
+        await asyncio.wait_for(door.enter(60), 1)
+    assert door.inside == 2
+    waiting = asyncio.create_task(door.enter(60))
+    await asyncio.sleep(0)
+    door.leave(0.1)
+    await asyncio.sleep(0)
+    assert (door.inside, door.waiting) == (1, 1)
+    door.leave(0.1)
+    await waiting
+    assert (door.inside, door.waiting) == (1, 0)
+
+
 def test_a_crowd_that_waits_as_told_comes_back_at_the_rate_that_can_be_served() -> None:
     """500 callers at a server for 100 a second: soon it is asked at most twice and a half as often as it can answer."""
     clock, draw = Clock(), random.Random(3)
