@@ -89,7 +89,6 @@ class RetrievalService:
         """Whether the process ends because store and index disagree, not because it was told to."""
         self._lock = FolderLock(settings.data_dir)
         self._search_door = Door("the room for searches", _SEARCHES_AT_ONCE, settings.max_wait_s)
-        self._search_door = Door("the room for searches", _SEARCHES_AT_ONCE, settings.max_wait_s)
         self._servicer = RetrievalServicer()
         self._writer: SqlWriter[Committed] | None = None
         self._encoder: EncoderClient | None = None
