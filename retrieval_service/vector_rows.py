@@ -17,6 +17,7 @@ Connection = sa.Connection
 SEMANTIC = "semantic"
 ID_CHUNK = 500
 """Ids of one IN clause."""
+_LAST_NUMBER = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,14 +127,23 @@ class VectorRows:
         gone = np.fromiter(deleted, dtype=np.int64)
         if len(gone):
             yield VectorChanges(np.empty(0, np.int64), np.empty((0, dimensions), np.float32), gone)
-        rows = connection.execution_options(yield_per=page).execute(
-            sa.select(schema.vectors.c.number, schema.vectors.c.data)
-            .where(schema.vectors.c.catalog_id == catalog_id, schema.vectors.c.sequence > after)
-            .order_by(schema.vectors.c.sequence, schema.vectors.c.number)
-        )
-        for part in rows.partitions(page):
-            numbers = np.asarray([row.number for row in part], dtype=np.int64)
-            yield VectorChanges(numbers, _matrix([row.data for row in part], dimensions), np.empty(0, np.int64))
+        # Page by page rather than by a cursor, which would outlive a consumer that fails, and its transaction.
+        c = schema.vectors.c
+        sequence, number = after, _LAST_NUMBER
+        while True:
+            rows = connection.execute(
+                sa.select(c.sequence, c.number, c.data)
+                .where(c.catalog_id == catalog_id, c.sequence >= sequence)
+                .where(sa.or_(c.sequence > sequence, c.number > number))
+                .order_by(c.sequence, c.number)
+                .limit(page)
+            ).all()
+            if rows:
+                numbers = np.asarray([row.number for row in rows], dtype=np.int64)
+                yield VectorChanges(numbers, _matrix([row.data for row in rows], dimensions), np.empty(0, np.int64))
+                sequence, number = rows[-1].sequence, rows[-1].number
+            if len(rows) < page:
+                return
 
     def forget_deletions(self, connection: Connection, catalog_id: int, up_to: int) -> None:
         """Drops marks that no replay needs any more: every index starts at `up_to` or from nothing."""
