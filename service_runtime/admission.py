@@ -62,7 +62,7 @@ class Crowd:
         self._size = self._size * math.exp((self._counted_at - now) / self._hint_s) + 1
         self._counted_at = now
         self._hint_s = min(max(ahead_s + self._size * interval_s, _SHORTEST_HINT_S), _LONGEST_HINT_S)
-        return Overloaded(what, self._hint_s * self._jitter())
+        return Overloaded(what, float(f"{self._hint_s * self._jitter():.2g}"))
 
 
 class Door:

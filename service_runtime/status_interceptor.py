@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -37,6 +38,8 @@ ERROR_DOMAIN = "zhiyin"
 _MAX_MESSAGE_BYTES = 500
 _RETRY_AFTER_S = 0.1  # calls take milliseconds: by then many of those that are served have ended
 _UNGUARDED = ("/grpc.",)  # health, reflection and channelz answer while the service is not ready
+_Status = tuple[grpc.StatusCode, str, tuple[tuple[str, str | bytes], ...]]
+"""Code, text and trailers."""
 
 
 class StatusInterceptor(grpc.aio.ServerInterceptor):
@@ -167,7 +170,7 @@ def _refused(method: str, error: Overloaded) -> RpcMethodHandler:
 
     async def refuse(_requests: AsyncIterator[bytes], context: ServicerContext) -> None:
         RPC_HANDLED.labels(method, error.code.name).inc()
-        code, details, trailers = _status_of(error)
+        code, details, trailers = _overload_status(error.what, error.retry_after_s)
         context.set_trailing_metadata(trailers)
         context.set_code(code)
         context.set_details(details)
@@ -215,7 +218,13 @@ async def _abort(context: ServicerContext, error: Exception, measured: _Measured
     await context.abort(code, details, trailers)
 
 
-def _status_of(error: ZhiyinError) -> tuple[grpc.StatusCode, str, tuple[tuple[str, str | bytes], ...]]:
+@functools.lru_cache(maxsize=512)
+def _overload_status(what: str, retry_after_s: float) -> _Status:
+    """Made once for each hint: thousands may be refused in a second."""
+    return _status_of(Overloaded(what, retry_after_s))
+
+
+def _status_of(error: ZhiyinError) -> _Status:
     """Code, text and trailers."""
     status = rpc_status.to_status(to_status_proto(error))
     trailers = tuple(status.trailing_metadata)
