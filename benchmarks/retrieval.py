@@ -126,7 +126,7 @@ def _measure_store(
     store = ItemStore(sqlite_url(folder / "items.sqlite3"))
     store.create_tables()
     with store.engine.begin() as connection:
-        catalog_id = store.create_catalog(connection, "default", "").catalog_id
+        catalog = store.create_catalog(connection, "default", "")
     writes = ItemWrites(store, conversions.item_from_payload, conversions.item_to_payload)
     items = [
         Item(f"item-{i}", f"title {i}", "text " * 60, ("category",), {"price": float(i), "brand": f"b{i % 50}"})
@@ -141,14 +141,14 @@ def _measure_store(
             for i, item in enumerate(batch.items)
         }
         with store.engine.begin() as connection:
-            done = writes.commit_upsert(connection, catalog_id, batch, encoded, datetime.now(UTC))
+            done = writes.commit_upsert(connection, catalog, batch, encoded, datetime.now(UTC))
         payloads |= {change.new.id: change.payload for change in done.items if change.new is not None}
     figures["items_committed_per_s, 500 a batch, without encoding"] = round(STORED / (time.monotonic() - started))
     ids = [f"item-{i * 7 % STORED}" for i in range(HYDRATED)]
 
     def read_store(_query: NDArray[np.float32]) -> object:
         with store.reading() as connection:
-            return store.items(connection, catalog_id, ids)
+            return store.items(connection, catalog.catalog_id, ids)
 
     seconds = _side_by_side(
         {"store": read_store, "memory": lambda q: [payloads[item_id] for item_id in ids]}, vectors[:20]

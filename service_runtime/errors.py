@@ -14,6 +14,7 @@
     │   ├── StoreFull                                STORE_FULL            an operator makes room on the disk
     │   └── StoreReadOnly                            STORE_READ_ONLY       an operator makes the disk writable
     ├── NotReady                UNAVAILABLE          NOT_READY             the caller repeats on another replica
+    ├── StreamIdle              ABORTED              STREAM_IDLE           the caller opens a new stream when it goes on
     └── NotImplementedYet       UNIMPLEMENTED        NOT_IMPLEMENTED       nothing to do in this release
 
 Anything else that escapes a handler is a bug: INTERNAL with a fixed message, the details in the log. The conversion
@@ -180,6 +181,16 @@ class NotReady(ZhiyinError):
     code = grpc.StatusCode.UNAVAILABLE
     reason = "NOT_READY"
     retry_after_s = 1.0
+
+
+class StreamIdle(ZhiyinError):
+    """The caller of a stream said nothing for too long. All that it had sent is answered."""
+
+    code = grpc.StatusCode.ABORTED
+    reason = "STREAM_IDLE"
+
+    def __init__(self, idle_s: float) -> None:
+        super().__init__(f"no request came for {idle_s:g} s; open a new stream for what is left")
 
 
 class NotImplementedYet(ZhiyinError):

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from google.protobuf.message import DecodeError
 
-from service_runtime.errors import InvalidRequest, Violation
+from service_runtime.errors import InvalidRequest, NotReady, StreamIdle, Violation, ZhiyinError
 
 _UNREADABLE: Final = object()
 
@@ -45,15 +45,31 @@ def readable(message: Any) -> Any:
 
 
 class Requests:
-    """The requests of one stream, until the caller ends it or the server stops.
+    """The requests of one stream, until the caller ends it, says nothing for too long, or the server stops.
 
-    At a stop the handler sees an ordinary end, acknowledges what it has read, and returns; `cut_short` then tells that
-    the caller had more to say. Otherwise streams that stay open for hours would hold every stop up for its whole grace.
+    In the last two cases the handler sees an ordinary end, acknowledges what it has read, and returns; `require_whole`
+    then tells why the caller was not heard out. Otherwise streams that stay open for hours would hold every stop up for
+    its whole grace, and those that were forgotten would hold their place for good.
+
+    Args:
+        requests: What the caller sends.
+        stopping: Set when the server stops.
+        idle_s: Longest silence of a caller, in seconds.
     """
 
-    def __init__(self, requests: AsyncIterator[Any], stopping: asyncio.Event) -> None:
-        self._requests, self._stopping = requests, stopping
-        self.cut_short = False
+    def __init__(self, requests: AsyncIterator[Any], stopping: asyncio.Event, idle_s: float) -> None:
+        self._requests, self._stopping, self._idle_s = requests, stopping, idle_s
+        self._ended_by: ZhiyinError | None = None
+
+    def require_whole(self) -> None:
+        """Nothing, when the caller said all there was to say.
+
+        Raises:
+            NotReady: The server stops.
+            StreamIdle: The caller was silent for too long.
+        """
+        if self._ended_by is not None:
+            raise self._ended_by
 
     async def __aiter__(self) -> AsyncIterator[Any]:
         requests = aiter(self._requests)
@@ -62,14 +78,18 @@ class Requests:
         try:
             while not self._stopping.is_set():
                 coming = asyncio.ensure_future(_next(requests))
-                await asyncio.wait({coming, stop}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({coming, stop}, timeout=self._idle_s, return_when=asyncio.FIRST_COMPLETED)
                 if not coming.done():
                     break
                 message = coming.result()
                 if message is None:
                     return
                 yield readable(message)
-            self.cut_short = True
+            self._ended_by = (
+                NotReady("the service is stopping; send what was not acknowledged again")
+                if self._stopping.is_set()
+                else StreamIdle(self._idle_s)
+            )
         finally:
             stop.cancel()
             if coming is not None:

@@ -114,7 +114,12 @@ class RunningServer:
         self._service, self._settings = service, settings
         self._health = health.aio.HealthServicer()
         self._interceptor = StatusInterceptor(
-            settings.default_deadline_s, self._refusal, settings.max_concurrent_rpcs, service.doors()
+            settings.default_deadline_s,
+            self._refusal,
+            settings.max_concurrent_rpcs,
+            settings.max_streams,
+            settings.stream_idle_s,
+            service.doors(),
         )
         self._started = False
         self._draining = False

@@ -45,6 +45,12 @@ class ServerSettings(BaseSettings):
     max_concurrent_rpcs: int = Field(
         1024, ge=1, le=100_000, description="Calls served at once; more are refused with RESOURCE_EXHAUSTED."
     )
+    max_streams: int = Field(
+        256, ge=1, le=100_000, description="Of those, streams of requests; more are refused with RESOURCE_EXHAUSTED."
+    )
+    stream_idle_s: float = Field(
+        300.0, gt=0, le=86_400, description="Seconds without a request after which an open stream is ended."
+    )
     max_wait_s: float = Field(
         0.2, ge=0, le=60, description="Longest wait of a call, in seconds, until it is its turn; else it is refused."
     )

@@ -7,7 +7,7 @@ import contextlib
 import functools
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 import grpc
@@ -37,6 +37,7 @@ ERROR_DOMAIN = "zhiyin"
 # percent-encoded (three bytes for one when it is Chinese), and within the details, as base64.
 _MAX_MESSAGE_BYTES = 500
 _RETRY_AFTER_S = 0.1  # calls take milliseconds: by then many of those that are served have ended
+_RETRY_STREAM_AFTER_S = 2.0  # streams last longer
 _UNGUARDED = ("/grpc.",)  # health, reflection and channelz answer while the service is not ready
 _Status = tuple[grpc.StatusCode, str, tuple[tuple[str, str | bytes], ...]]
 """Code, text and trailers."""
@@ -50,6 +51,8 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
         refusal: Says why no call can be served now (starting, draining), or None.
         max_in_flight: Calls served at once; more are refused with Overloaded. Health checks do not count: a service
             that is busy must not look dead.
+        max_streams: Of those, streams of requests; so streams never take all the room.
+        stream_idle_s: Longest silence of a caller in a stream, in seconds.
         doors: By full name of a method that answers one request with one response; methods may share one.
     """
 
@@ -58,11 +61,14 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
         default_deadline_s: float,
         refusal: Callable[[], str | None],
         max_in_flight: int,
+        max_streams: int,
+        stream_idle_s: float,
         doors: Mapping[str, Door] | None = None,
     ) -> None:
         self._default_deadline_s = default_deadline_s
         self._refusal = refusal
-        self._max_in_flight = max_in_flight
+        self._max_in_flight, self._max_streams, self._stream_idle_s = max_in_flight, max_streams, stream_idle_s
+        self._streams = 0
         self._doors = doors or {}
         self._stopping = asyncio.Event()
         self.in_flight = 0
@@ -105,11 +111,12 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
             with _Measured(self, method) as measured:
                 try:
                     deadline = self._enter(method, request_id, context)
-                    incoming = Requests(request, self._stopping) if requests else readable(request)
+                    incoming = self._stream(request) if requests else readable(request)
                     async with asyncio.timeout(max(deadline.remaining(), 0)):
                         async with _inside(self._doors.get(method), deadline):
                             response = await behaviour(incoming, context)
-                    self._require_whole(incoming)
+                    if isinstance(incoming, Requests):
+                        incoming.require_whole()
                     measured.code = grpc.StatusCode.OK
                     return response
                 except Exception as error:
@@ -122,21 +129,32 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
             with _Measured(self, method) as measured:
                 try:
                     self._enter(method, request_id, context, streaming=True)
-                    incoming = Requests(request, self._stopping) if requests else readable(request)
+                    incoming = self._stream(request) if requests else readable(request)
                     # No timeout here: gRPC cancels the handler of a stream when its deadline passes.
-                    async with contextlib.aclosing(behaviour(incoming, context)) as responses:
-                        async for response in responses:
-                            yield response
-                    self._require_whole(incoming)
+                    with self._counted(requests):
+                        async with contextlib.aclosing(behaviour(incoming, context)) as responses:
+                            async for response in responses:
+                                yield response
+                    if isinstance(incoming, Requests):
+                        incoming.require_whole()
                     measured.code = grpc.StatusCode.OK
                 except Exception as error:
                     await _abort(context, error, measured)
 
         return call
 
-    def _require_whole(self, incoming: Any) -> None:
-        if isinstance(incoming, Requests) and incoming.cut_short:
-            raise NotReady("the service is stopping; send what was not acknowledged again")
+    def _stream(self, requests: AsyncIterator[Any]) -> Requests:
+        return Requests(requests, self._stopping, self._stream_idle_s)
+
+    @contextlib.contextmanager
+    def _counted(self, stream: bool) -> Iterator[None]:
+        if stream and self._streams >= self._max_streams:
+            raise Overloaded(f"the room for {self._max_streams} streams at once", _RETRY_STREAM_AFTER_S)
+        self._streams += stream
+        try:
+            yield
+        finally:
+            self._streams -= stream
 
     def _enter(self, method: str, request_id: str, context: ServicerContext, streaming: bool = False) -> Deadline:
         refusal = self._refusal()

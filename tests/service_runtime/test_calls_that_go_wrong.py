@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import grpc
 import pytest
@@ -239,3 +241,45 @@ async def test_a_wrong_call_leaves_the_next_one_alone() -> None:
                 await stub.Embed(ONE, timeout=5)
         assert (await stub.Embed(ONE, timeout=5)).cached_count == 1
         assert running._interceptor.in_flight == 0
+
+
+async def test_a_stream_that_stalls_is_ended_after_all_it_sent_is_answered() -> None:
+    async with serving(ScriptedService(), stream_idle_s=0.3) as (_, _, stub):
+        stream = stub.EmbedStream()
+        await stream.write(BATCH)
+        assert (await stream.read()).batch_number == 1
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stream.read()
+        assert caught.value.code() is grpc.StatusCode.ABORTED
+        assert "open a new stream" in caught.value.details()
+
+
+async def test_thousands_of_streams_leave_room_for_other_calls() -> None:
+    async with serving(ScriptedService(), max_streams=50, max_concurrent_rpcs=200) as (_, channel, stub):
+        leaving = asyncio.Event()
+
+        async def stalling() -> AsyncIterator[pb.EmbedStreamRequest]:
+            yield BATCH
+            await leaving.wait()
+
+        async def outcome(stream: grpc.aio.StreamStreamCall[Any, Any]) -> grpc.StatusCode | None:
+            try:
+                return None if (await stream.read()).batch_number == 1 else grpc.StatusCode.OK
+            except grpc.aio.AioRpcError as error:
+                if error.details() == "Internal error from Core":
+                    return grpc.StatusCode.RESOURCE_EXHAUSTED  # what this client says of a call that was over already
+                return error.code()
+
+        streams = [stub.EmbedStream(stalling()) for _ in range(3000)]
+        outcomes = Counter(await asyncio.gather(*map(outcome, streams)))
+        assert outcomes == {None: 50, grpc.StatusCode.RESOURCE_EXHAUSTED: 2950}
+        assert (await stub.Embed(ONE, timeout=10)).cached_count == 1
+        health = health_pb2_grpc.HealthStub(channel)
+        assert (await health.Check(health_pb2.HealthCheckRequest(service=""), timeout=10)).status == 1
+        leaving.set()  # their places are free again
+        for _ in range(100):
+            found = await outcome(stub.EmbedStream(stalling()))
+            if found is None:
+                break
+            await asyncio.sleep(0.05)
+        assert found is None
