@@ -10,12 +10,16 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 from tests.failures.failure_table import Section, committed, render, rewrite
 from tests.failures.faults import Fault, encoder_faults, observe, retrieval_faults, store_faults
 from tests.failures.outcomes import Outcome
 from tests.failures.stack_under_test import StackUnderTest, stack_of_processes, stack_under_test
 
 Rows = dict[str, dict[str, Outcome]]
+# What a service does wrong it does every time; a busy machine now and then answers late.
+_ATTEMPTS = 3
 _ENCODER_STALL, _RETRIEVAL_TIMEOUT = "encoder_stall_s", "retrieval_timeout_s"
 
 
@@ -36,7 +40,19 @@ async def _with_processes(folder: Path) -> Rows:
         return await _rows(stack, store_faults(processes), "")
 
 
+@pytest.mark.timeout(300)
 async def test_every_failure_has_the_documented_answer(tmp_path: Path) -> None:
+    for attempt in range(_ATTEMPTS):
+        tables = render(await _observed(tmp_path / str(attempt)))
+        if os.environ.get("ZHIYIN_WRITE_FAILURES"):
+            rewrite(tables)
+        if committed().splitlines() == tables.strip().splitlines():
+            return
+    assert committed().splitlines() == tables.strip().splitlines(), "run with ZHIYIN_WRITE_FAILURES=1 and read the diff"
+
+
+async def _observed(folder: Path) -> list[Section]:
+    folder.mkdir()
     encoder, retrieval = encoder_faults(), retrieval_faults()
     halves = [
         (encoder[::2], _ENCODER_STALL),
@@ -45,8 +61,8 @@ async def test_every_failure_has_the_documented_answer(tmp_path: Path) -> None:
         (retrieval[1::2], _RETRIEVAL_TIMEOUT),
     ]
     async with asyncio.TaskGroup() as group:  # mostly they wait
-        tasks = [group.create_task(_with_links(tmp_path / str(i), *half)) for i, half in enumerate(halves)]
-        tasks.append(group.create_task(_with_processes(tmp_path / "store")))
+        tasks = [group.create_task(_with_links(folder / str(i), *half)) for i, half in enumerate(halves)]
+        tasks.append(group.create_task(_with_processes(folder / "store")))
     observed = [task.result() for task in tasks]
     rows = {**observed[0], **observed[1]}
     of_encoder = {fault.title: rows[fault.title] for fault in encoder}
@@ -61,10 +77,7 @@ async def test_every_failure_has_the_documented_answer(tmp_path: Path) -> None:
         for fault, row in section.rows.items():
             for call, outcome in row.items():
                 _check_promises(f"{section.title}: {fault}: {call}", outcome)
-    tables = render(sections)
-    if os.environ.get("ZHIYIN_WRITE_FAILURES"):
-        rewrite(tables)
-    assert committed().splitlines() == tables.strip().splitlines(), "run with ZHIYIN_WRITE_FAILURES=1 and read the diff"
+    return sections
 
 
 def _of_ranking(row: dict[str, Outcome]) -> dict[str, Outcome]:
