@@ -33,6 +33,11 @@ def refusal(engine: Engine, error: SQLAlchemyError, name: str, why: str) -> Stor
     extended = getattr(orig, "sqlite_errorcode", 0) or 0
     sqlstate = getattr(orig, "sqlstate", None)
     code = extended & 0xFF
+    if extended in _FSYNC_FAILED:
+        # First of all, and for whatever reason: the commit is in the log, and a restart may find it there.
+        return StoreUnavailable(
+            f"the disk of the {name} store did not confirm a write ({why}); the write may or may not be durable"
+        )
     folder = Path(engine.url.database).parent if engine.dialect.name == "sqlite" and engine.url.database else None
     found = _tried(folder) if folder is not None and code in (_IO_ERROR, _CANNOT_OPEN) else 0
     if code == _READ_ONLY or sqlstate == _SQLSTATE_READ_ONLY or found == errno.EROFS:
@@ -44,10 +49,6 @@ def refusal(engine: Engine, error: SQLAlchemyError, name: str, why: str) -> Stor
         return StoreFull(
             f"the {name} store has no room ({why}); nothing was written. Make room on its disk: writes are then taken "
             "again"
-        )
-    if extended in _FSYNC_FAILED:
-        return StoreUnavailable(
-            f"the disk of the {name} store did not confirm a write ({why}); the write may or may not be durable"
         )
     return StoreUnavailable(f"the {name} store could not commit ({why}); nothing was written")
 

@@ -69,6 +69,15 @@ def test_an_error_of_the_disk_is_told_by_trying(
     assert type(refusal(engine, sqlite_error(sqlite3.SQLITE_IOERR_WRITE), "item", "disk I/O error")) is kind
 
 
+def test_a_disk_that_is_full_when_it_must_confirm_leaves_it_open_what_was_written(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_refusals, "_tried", lambda folder: errno.ENOSPC)
+    refused = refusal(engine, sqlite_error(sqlite3.SQLITE_IOERR_FSYNC), "item", "disk I/O error")
+    assert "may or may not be durable" in refused.message
+    assert "nothing was written" not in refused.message
+
+
 def test_trying_leaves_nothing_behind(engine: Engine, tmp_path: Path) -> None:
     refusal(engine, sqlite_error(sqlite3.SQLITE_IOERR_WRITE), "item", "disk I/O error")
     assert list(tmp_path.iterdir()) == []
