@@ -61,7 +61,7 @@ def check_url(url: str) -> str:
     """
     try:
         parsed = _parsed(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # the latter of what stands for the port, and may be a part of the password
         raise ValueError("is no database URL; write postgresql+psycopg://USER@HOST:5432/DATABASE") from None
     if parsed.get_backend_name() not in ("sqlite", "postgresql"):
         raise ValueError(
