@@ -85,8 +85,9 @@ class ItemStore(VectorRows):
         """
         with sql.writing(self.engine) as connection:
             migrations.upgrade(connection, schema.SCHEMA)
-            if self._only_writer is not None:
-                self._only_writer.claim(connection)
+            mark = self._only_writer.claim(connection) if self._only_writer is not None else None
+        if self._only_writer is not None and mark is not None:
+            self._only_writer.claimed(mark)
 
     def close(self) -> None:
         """Gives connections back."""

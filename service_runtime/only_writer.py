@@ -63,11 +63,15 @@ class OnlyWriter:
             time.sleep(_POLL_S)
         self._check_mark(driver_connection)
 
-    def claim(self, connection: Connection) -> None:
-        """Leaves this process's mark, once, in a transaction of the start."""
+    def claim(self, connection: Connection) -> str:
+        """Leaves a mark of this process in a transaction of the start; `claimed` takes it once that is committed."""
         mark = secrets.token_hex(8)
         connection.execute(delete(self._facts).where(self._facts.c.name == _FACT))
         connection.execute(insert(self._facts).values(name=_FACT, value=mark))
+        return mark
+
+    def claimed(self, mark: str) -> None:
+        """From here on whoever else has written is noticed."""
         self._mark = mark
 
     def _check_mark(self, driver_connection: Any) -> None:
