@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -44,8 +47,26 @@ def ready_model(model: str, models_dir: Path, say: Callable[[str], None]) -> Pat
             return target
     else:
         target = models_dir / f"{checkpoint.name}-{hashlib.sha256(str(checkpoint.resolve()).encode()).hexdigest()[:8]}"
-    export(model, target, say)
+    _export_aside(model, target, say)
     return target
+
+
+def _export_aside(model: str, target: Path, say: Callable[[str], None]) -> None:
+    """`export` in a process of its own: it takes a gigabyte, which this one would keep for as long as it lives."""
+    command = [sys.executable, "-m", "zhiyin_cli", "model", "export", model, str(target)]
+    environment = {**os.environ, "COLUMNS": "1000"}  # a line is a message
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stderr is not None
+        last = f"the export of {model} said nothing"
+        for number, line in enumerate(process.stderr):
+            if number:
+                say(last)
+            last = line.rstrip()
+    if process.returncode != 0:
+        raise CommandFailed(last)
+    say(last)
 
 
 def export(
