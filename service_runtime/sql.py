@@ -35,6 +35,8 @@ _CLIENT_OPTIONS = {
     "keepalives_count": 3,
     "tcp_user_timeout": 15_000,
 }
+BUSY_TIMEOUT_MS = 10_000
+"""SQLite: the longest wait for another process's lock."""
 _POOL_TIMEOUT_S = 1.0  # of a read for its turn, when a server that hangs holds all connections
 _START_PAUSE_S = 1.0
 # The statement was at fault (a constraint, a bad value) rather than the database.
@@ -248,7 +250,7 @@ def _begin_in_turn(name: str) -> Callable[[Connection], None]:
 def _configure_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # we say BEGIN ourselves
     cursor = connection.cursor()
-    cursor.execute("PRAGMA busy_timeout=10000")
+    cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.execute("PRAGMA foreign_keys=ON")

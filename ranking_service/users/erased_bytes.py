@@ -9,7 +9,7 @@ from collections.abc import Callable
 from service_runtime.telemetry import get_logger
 
 _log = get_logger(__name__)
-_TRIES = 20
+_TRIES = 10
 _PAUSE_S = 0.1
 _LATER_S = 10.0
 
@@ -18,7 +18,7 @@ class ErasedBytes:
     """Empties the log after an erasure; a reader or a full disk that is in the way puts it off, never off for good.
 
     Args:
-        empty_log: Tells whether it could.
+        empty_log: Tells whether it could; waits a tenth of a second at most.
     """
 
     def __init__(self, empty_log: Callable[[], bool]) -> None:
@@ -28,7 +28,7 @@ class ErasedBytes:
         self._closed = False
 
     def forget(self) -> None:
-        """Blocks for two seconds at most; what cannot be done by then is tried again every ten seconds."""
+        """Blocks for two seconds or so at most; what cannot be done by then is tried again every ten seconds."""
         for _ in range(_TRIES):
             if self._empty_log():
                 return

@@ -23,6 +23,7 @@ from service_runtime import migrations, sql
 DEFAULT_CATALOG = "default"
 # The release before Alembic read "1" and refuses a database with anything else.
 _SCHEMA_FOR_OLD_RELEASES = "2"
+_CHECKPOINT_WAIT_MS = 100
 
 
 class UserStore:
@@ -137,8 +138,11 @@ class UserStore:
             with self.engine.connect() as connection:
                 cursor = connection.connection.cursor()  # no transaction: a checkpoint cannot run within one
                 try:
+                    # It keeps writers out while it waits for readers: seconds beside a backup would hold up everybody.
+                    cursor.execute(f"PRAGMA busy_timeout={_CHECKPOINT_WAIT_MS}")
                     row = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
                 finally:
+                    cursor.execute(f"PRAGMA busy_timeout={sql.BUSY_TIMEOUT_MS}")
                     cursor.close()
         except (sqlite3.Error, SQLAlchemyError):
             return False
