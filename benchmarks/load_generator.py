@@ -68,6 +68,7 @@ class Load:
         dimensions: Of query vectors.
         users: Ids of users for whom lists are made.
         items: Ids of items that events name.
+        cores: Where the process may run; empty: anywhere.
     """
 
     address: str
@@ -81,6 +82,7 @@ class Load:
     dimensions: int = 384
     users: tuple[str, ...] = ()
     items: tuple[str, ...] = ()
+    cores: tuple[int, ...] = ()
 
 
 def _text(draw: random.Random) -> str:
@@ -215,6 +217,8 @@ def main() -> None:
     """Reads a Load, writes the counts."""
     spec: dict[str, Any] = json.load(sys.stdin)
     load = Load(**{**spec, "users": tuple(spec["users"]), "items": tuple(spec["items"])})
+    if load.cores:
+        os.sched_setaffinity(0, load.cores)
     json.dump(uvloop.run(_generate(load)), sys.stdout)
 
 

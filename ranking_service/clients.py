@@ -13,6 +13,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from ranking_service.candidate import Floats, Halves
 from ranking_service.vector_cache import TextVector, TextVectorCache
 from service_runtime import request_context
+from service_runtime.admission import Door
 from service_runtime.breaker import Breaker
 from service_runtime.channels import dependency_error, readable_reply
 from service_runtime.errors import (
@@ -71,11 +72,17 @@ class EncoderClient:
     instead of each waiting for it in vain and holding up those who need no encoder.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, cache: TextVectorCache, timeout_s: float, reserve_s: float) -> None:
-        """`reserve_s` of the deadline is left for what comes after the encoder."""
+    def __init__(
+        self, channel: grpc.aio.Channel, cache: TextVectorCache, timeout_s: float, reserve_s: float, door: Door
+    ) -> None:
+        """`reserve_s` of the deadline is left for what comes after the encoder.
+
+        Callers are inside of `door`, and outside while they wait for the encoder.
+        """
         self._stub = EncoderServiceStub(channel)
         self._cache, self._timeout_s, self._reserve_s = cache, timeout_s, reserve_s
         self._breaker = Breaker("encoder", timeout_s)
+        self._door = door
 
     async def embed(self, texts: Sequence[str]) -> list[TextVector]:
         """As in `Encoder`. A warm text costs no call.
@@ -90,7 +97,8 @@ class EncoderClient:
         if missing:
             timeout = request_context.current().deadline.child_timeout(self._timeout_s, margin_s=self._reserve_s)
             with self._breaker.trying(timeout):
-                vectors, fingerprint = await self._encode(missing, role, timeout)
+                async with self._door.outside():
+                    vectors, fingerprint = await self._encode(missing, role, timeout)
             for text, vector in zip(missing, vectors, strict=True):
                 encoded = TextVector(vector, fingerprint)
                 self._cache.put(role, text, encoded)

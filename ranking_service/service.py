@@ -51,6 +51,7 @@ class RankingService:
         self._user_side = UserSide.open(
             settings.data_dir, settings.user_side(), self._signer, self._catalog_exists, _stop_process
         )
+        self._lists_door = Door("the room for lists", _LISTS_AT_ONCE, settings.max_wait_s)
         self._channels: list[grpc.aio.Channel] = []
         self._serving: Serving | None = None
 
@@ -59,7 +60,11 @@ class RankingService:
         settings = self._settings
         texts = TextVectorCache(settings.text_cache_entries)
         encoder = EncoderClient(
-            self._channel(settings.encoder_address), texts, settings.encoder_timeout_s, settings.encoder_reserve_s
+            self._channel(settings.encoder_address),
+            texts,
+            settings.encoder_timeout_s,
+            settings.encoder_reserve_s,
+            self._lists_door,
         )
         self._retrieval = RetrievalClient(self._channel(settings.retrieval_address), settings.retrieval_timeout_s)
         self._serving = build_serving(
@@ -84,10 +89,9 @@ class RankingService:
 
     def doors(self) -> Mapping[str, Door]:
         """One for what makes lists, one for what is written."""
-        lists = Door("the room for lists", _LISTS_AT_ONCE, self._settings.max_wait_s)
         writes = Door("the room for writes", _WRITES_AT_ONCE, self._settings.max_wait_s)
         return {
-            **{f"/{self.full_name}/{method}": lists for method in ("Recommend", "SimilarItems", "Rerank")},
+            **{f"/{self.full_name}/{method}": self._lists_door for method in ("Recommend", "SimilarItems", "Rerank")},
             **{f"/{self.full_name}/{method}": writes for method in ("RecordEvents", "UpsertUsers")},
         }
 

@@ -53,7 +53,7 @@ class SearchRpcs:
     async def _encode_texts(self, state: CatalogState, search: SearchInput, texts: dict[int, str]) -> SearchInput:
         if not texts:
             return search
-        with self._serving.search_door.outside():
+        async with self._serving.search_door.outside():
             encoded = await self._serving.encoder.queries(list(texts.values()))
         dimensions = encoded.vectors.shape[1]
         if state.space is not None and state.space.dimensions != dimensions:

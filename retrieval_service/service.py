@@ -28,7 +28,7 @@ from retrieval_service.settings import RetrievalSettings
 from retrieval_service.store_schema import store_facts
 from retrieval_service.vector_rows import Connection
 from retrieval_service.write_messages import Committed
-from service_runtime.admission import Door
+from service_runtime.admission import Door, usable_cores
 from service_runtime.channels import open_channel
 from service_runtime.durable_files import make_folder
 from service_runtime.errors import ZhiyinError
@@ -42,8 +42,10 @@ from zhiyin.retrieval.v1 import retrieval_service_pb2_grpc as pb_grpc
 _log = get_logger(__name__)
 _LOAD_PAGE = 2000
 # More at once were no faster in `python -m benchmarks run overload`.
-_SEARCHES_AT_ONCE = 16
 _WRITES_AT_ONCE = 8
+# While the index worker's cores are busy, so many answers are read and put together here, one at a time: more threads
+# would only keep the event loop from refusing others in time.
+_SEARCHES_BESIDE_THE_WORKER = 2
 # A predecessor that is being stopped may still flush.
 _PREDECESSOR_S = 30.0
 _LOCK_CHECK_S = 2.0
@@ -88,7 +90,10 @@ class RetrievalService:
         self.failed = False
         """Whether the process ends because store and index disagree, not because it was told to."""
         self._lock = FolderLock(settings.data_dir)
-        self._search_door = Door("the room for searches", _SEARCHES_AT_ONCE, settings.max_wait_s)
+        searches = settings.searches_at_once or min(
+            usable_cores() + _SEARCHES_BESIDE_THE_WORKER, settings.search_threads
+        )
+        self._search_door = Door("the room for searches", searches, settings.max_wait_s)
         self._servicer = RetrievalServicer()
         self._writer: SqlWriter[Committed] | None = None
         self._encoder: EncoderClient | None = None

@@ -15,10 +15,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import os
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 
 from service_runtime.errors import Overloaded
 
@@ -29,6 +30,11 @@ _MAX_WAITING = 1_000  # while nothing is measured yet
 
 def _smoothed(known: float, seen: float) -> float:
     return seen if known == 0 else known + _SMOOTHING * (seen - known)
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: fewer than the machine has when it is pinned to some."""
+    return len(os.sched_getaffinity(0))
 
 
 class Crowd:
@@ -79,6 +85,7 @@ class Door:
         self._what, self._at_once, self._max_wait_s, self._clock = what, at_once, max_wait_s, clock
         self._inside = 0
         self._waiting: deque[tuple[asyncio.Future[None], float]] = deque()
+        self._returning: deque[asyncio.Future[None]] = deque()
         self._busy_interval_s = 0.0
         self._served_s = 0.0
         self._busy_since_end_at: float | None = None
@@ -91,19 +98,19 @@ class Door:
 
     @property
     def waiting(self) -> int:
-        """Calls that wait."""
-        return len(self._waiting)
+        """Calls that wait for their first or second time inside."""
+        return len(self._waiting) + len(self._returning)
 
     def refusal(self, remaining_s: float = math.inf) -> Overloaded | None:
         """Why a call that comes now would be turned away, given what its deadline leaves; None: it would not."""
         if self._inside < self._at_once:
             return None
-        wait_s = len(self._waiting) * self._interval_s
+        wait_s = self.waiting * self._interval_s
         if self._waiting:
             wait_s = max(wait_s, self._clock() - self._waiting[0][1])
         # Inside it shares the time with as many others as there may be.
         served_s = wait_s + self._at_once * self._interval_s
-        if wait_s <= self._max_wait_s and served_s <= remaining_s and len(self._waiting) < _MAX_WAITING:
+        if wait_s <= self._max_wait_s and served_s <= remaining_s and self.waiting < _MAX_WAITING:
             return None
         return self._crowd.refuse(self._what, wait_s, self._interval_s)
 
@@ -133,7 +140,7 @@ class Door:
             raise
         if self._clock() - came_at + self._at_once * self._interval_s > remaining_s:
             self._hand_over()
-            raise self._crowd.refuse(self._what, len(self._waiting) * self._interval_s, self._interval_s)
+            raise self._crowd.refuse(self._what, self.waiting * self._interval_s, self._interval_s)
 
     def leave(self, inside_s: float) -> None:
         """The call has ended, `inside_s` after it was let in."""
@@ -142,20 +149,35 @@ class Door:
         if self._busy_since_end_at is not None:
             self._busy_interval_s = _smoothed(self._busy_interval_s, now - self._busy_since_end_at)
         # Only while somebody waits does the time until the next end tell how fast calls are served.
-        self._busy_since_end_at = now if self._waiting else None
+        self._busy_since_end_at = now if self.waiting else None
         self._hand_over()
 
-    @contextlib.contextmanager
-    def outside(self) -> Iterator[None]:
+    @contextlib.asynccontextmanager
+    async def outside(self) -> AsyncIterator[None]:
         """Around a wait for somebody else, of a call that is inside: its place goes to another meanwhile.
 
-        So calls that wait for a neighbour that hangs do not keep out those who do not need it.
+        So calls that wait for a neighbour that hangs do not keep out those who do not need it. Afterwards the call gets
+        the next place that is free, before all that come from the street.
         """
         self._hand_over()
         try:
             yield
         finally:
-            self._inside += 1  # without waiting anew, and be there one too many for a moment
+            await self._return()
+
+    async def _return(self) -> None:
+        if self._inside < self._at_once:
+            self._inside += 1
+            return
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._returning.append(place)
+        try:
+            await place
+        except asyncio.CancelledError:
+            if place in self._returning:
+                self._returning.remove(place)
+                self._inside += 1  # it leaves now, and whoever leaves gives a place back
+            raise
 
     @property
     def _interval_s(self) -> float:
@@ -163,9 +185,9 @@ class Door:
         return self._busy_interval_s or self._served_s / self._at_once
 
     def _hand_over(self) -> None:
-        """The place goes to the one who has waited longest, or is free."""
-        while self._waiting and self._inside <= self._at_once:
-            place, _ = self._waiting.popleft()
+        """The place goes to one who returns, else to the one who has waited longest, else it is free."""
+        while self.waiting and self._inside <= self._at_once:
+            place = self._returning.popleft() if self._returning else self._waiting.popleft()[0]
             if not place.done():
                 place.set_result(None)
                 return

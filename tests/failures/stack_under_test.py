@@ -136,12 +136,19 @@ class Client:
 
 
 @contextlib.asynccontextmanager
-async def stack_under_test(folder: Path) -> AsyncIterator[StackUnderTest]:
-    """Both services in this process, healthy, filled and warm, with a link before each neighbour."""
+async def stack_under_test(folder: Path, encoder_timeout_s: float = ENCODER_TIMEOUT_S) -> AsyncIterator[StackUnderTest]:
+    """Both services in this process, healthy, filled and warm, with a link before each neighbour.
+
+    Args:
+        folder: Empty.
+        encoder_timeout_s: Of both services.
+    """
     async with contextlib.AsyncExitStack() as stack:
         encoder = await stack.enter_async_context(running_fake_encoder(FakeEncoder()))
         links = {"encoder": await stack.enter_async_context(faulty_link(encoder))}
-        retrieval = await stack.enter_async_context(running_retrieval(folder / "retrieval", links["encoder"].address))
+        retrieval = await stack.enter_async_context(
+            running_retrieval(folder / "retrieval", links["encoder"].address, encoder_timeout_s)
+        )
         links["retrieval"] = await stack.enter_async_context(faulty_link(retrieval))
         settings = RankingSettings(
             port=0,
@@ -150,7 +157,7 @@ async def stack_under_test(folder: Path) -> AsyncIterator[StackUnderTest]:
             data_dir=folder / "ranking",
             encoder_address=links["encoder"].address,
             retrieval_address=links["retrieval"].address,
-            encoder_timeout_s=ENCODER_TIMEOUT_S,
+            encoder_timeout_s=encoder_timeout_s,
             retrieval_timeout_s=RETRIEVAL_TIMEOUT_S,
         )
         ranking = await stack.enter_async_context(_one_after_another(RankingService(settings), settings))
@@ -159,7 +166,9 @@ async def stack_under_test(folder: Path) -> AsyncIterator[StackUnderTest]:
 
 
 @contextlib.asynccontextmanager
-async def running_retrieval(data_dir: Path, encoder_address: str) -> AsyncIterator[str]:
+async def running_retrieval(
+    data_dir: Path, encoder_address: str, encoder_timeout_s: float = ENCODER_TIMEOUT_S
+) -> AsyncIterator[str]:
     """A retrieval service in this process; yields its address."""
     settings = RetrievalSettings(
         port=0,
@@ -168,7 +177,7 @@ async def running_retrieval(data_dir: Path, encoder_address: str) -> AsyncIterat
         data_dir=data_dir,
         encoder_address=encoder_address,
         snapshot_at_close_s=0,
-        encoder_timeout_s=ENCODER_TIMEOUT_S,
+        encoder_timeout_s=encoder_timeout_s,
         encoder_stall_s=RETRIEVAL_TIMEOUT_S,
     )
     async with _one_after_another(RetrievalService(settings, lambda: None), settings) as address:

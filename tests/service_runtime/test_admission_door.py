@@ -116,20 +116,54 @@ async def test_callers_who_leave_give_their_place_to_the_next() -> None:
     assert (door.inside, door.waiting) == (1, 0)
 
 
-async def test_a_call_that_waits_for_somebody_else_keeps_nobody_out() -> None:
+async def test_a_call_that_waits_for_somebody_else_keeps_nobody_out_and_is_the_first_to_return() -> None:
     door = Door("the room", 1, 60.0)
     await door.enter(60)
-    with door.outside():
-        await asyncio.wait_for(door.enter(60), 1)
-    assert door.inside == 2
+    helped = asyncio.Event()
+
+    async def asks_a_neighbour() -> None:
+        async with door.outside():
+            await helped.wait()
+
+    returns = asyncio.create_task(asks_a_neighbour())
+    await asyncio.sleep(0)
+    await asyncio.wait_for(door.enter(60), 1)
     waiting = asyncio.create_task(door.enter(60))
     await asyncio.sleep(0)
+    helped.set()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert (door.inside, door.waiting) == (1, 2)
     door.leave(0.1)
-    await asyncio.sleep(0)
-    assert (door.inside, door.waiting) == (1, 1)
+    await returns
+    assert (door.inside, door.waiting, waiting.done()) == (1, 1, False)
     door.leave(0.1)
     await waiting
     assert (door.inside, door.waiting) == (1, 0)
+
+
+async def test_a_call_that_ends_while_it_waits_to_return_leaves_no_place_behind() -> None:
+    door = Door("the room", 1, 60.0)
+
+    async def asks_a_neighbour() -> None:
+        await door.enter(60)
+        try:
+            async with door.outside():
+                await asyncio.sleep(0)
+        finally:
+            door.leave(0.1)
+
+    gone = asyncio.create_task(asks_a_neighbour())
+    await asyncio.sleep(0)
+    await door.enter(60)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert (door.inside, door.waiting) == (1, 1)
+    gone.cancel()
+    await asyncio.gather(gone, return_exceptions=True)
+    assert (door.inside, door.waiting) == (1, 0)
+    door.leave(0.1)
+    assert (door.inside, door.waiting) == (0, 0)
 
 
 def test_a_crowd_that_waits_as_told_comes_back_at_the_rate_that_can_be_served() -> None:
