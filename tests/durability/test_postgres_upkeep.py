@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
+from ranking_service.users.store.store import UserStore, add_catalog
+from retrieval_service.item_store import ItemStore
 from service_runtime.errors import FailedPrecondition
+from service_runtime.sql import writing
 from tests.postgres_cluster import Cluster
 from tests.ranking_service.user_side_harness import event, opened
 from tests.retrieval_service.retrieval_harness import Retrieval, item, running_retrieval
@@ -32,6 +36,29 @@ def assert_healthy(locations: Locations) -> None:
     check_ranking(locations, report, HALF_LIFE_S, repair=False)
     assert report.healthy, report.findings
     assert report.proved
+
+
+def test_of_two_deployments_in_one_database_each_keeps_its_own(postgres_cluster: Cluster, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        urls = [stack.enter_context(postgres_cluster.store()) for _ in range(4)]
+        one, two = Locations(tmp_path / "one", *urls[:2]), Locations(tmp_path / "two", *urls[2:])
+        for number, locations in enumerate((one, two)):
+            with closing(UserStore(locations.users)) as users, closing(ItemStore(locations.items)) as items:
+                users.open()
+                items.create_tables()
+                with writing(users.engine) as connection:
+                    for i in range(3 + number):
+                        add_catalog(connection, f"films {number} {i}")
+                with writing(items.engine) as connection:
+                    items.create_catalog(connection, f"films {number}", "")
+        write_backup(one, tmp_path / "backup", with_models=False)
+        restore_backup(tmp_path / "backup", one, replace=True)
+        with closing(UserStore(one.users)) as users, closing(UserStore(two.users)) as others:
+            users.open()
+            assert len(users.catalogs()) == 4
+            with writing(users.engine) as connection:
+                assert add_catalog(connection, "new").catalog_key == 5
+            assert len(others.catalogs()) == 5
 
 
 async def test_from_files_to_a_server_and_back(postgres_cluster: Cluster, tmp_path: Path) -> None:

@@ -53,10 +53,11 @@ def _position(connection: sa.Connection, table: sa.Table, key: sa.Column[Any]) -
         query = sa.text("SELECT seq FROM sqlite_sequence WHERE name = :name").bindparams(name=table.name)
         given = connection.execute(query).scalar_one_or_none() if known else None
     else:
-        query = sa.text("SELECT last_value FROM pg_sequences WHERE quote_ident(sequencename) = :name").bindparams(
-            name=_sequence_name(connection, table, key).split(".")[-1]
-        )
-        given = connection.execute(query).scalar_one_or_none()
+        # The name is as the server quotes it, with its schema: another schema may have a sequence of the same name.
+        sequence = _sequence_name(connection, table, key)
+        given = connection.exec_driver_sql(
+            f"SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {sequence}"
+        ).scalar_one()
     return max(highest, int(given or 0))
 
 
