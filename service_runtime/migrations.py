@@ -78,6 +78,24 @@ def upgrade(connection: Connection, schema: StoreSchema) -> None:
     )
 
 
+def require_newest(connection: Connection, schema: StoreSchema) -> None:
+    """For whoever only reads: makes sure that the database has the tables that this release knows.
+
+    Raises:
+        FailedPrecondition: It has not; the message says what to do.
+    """
+    found = stored_revision(connection) if inspect(connection).has_table(_VERSION_TABLE) else None
+    if found == schema.head:
+        return
+    if found is not None and found not in schema.revisions:
+        raise _unknown_revision(schema, found)
+    raise FailedPrecondition(
+        f"the {schema.name} has {f'schema {found}' if found else 'no schema of this release'}, and this release reads "
+        f"{schema.head}: start the service once, which upgrades it, or use the release that wrote it",
+        reason="SCHEMA_VERSION_MISMATCH",
+    )
+
+
 def stored_revision(connection: Connection) -> str | None:
     """The revision that a database is at; None: none is noted."""
     found: str | None = connection.execute(text(f"SELECT version_num FROM {_VERSION_TABLE}")).scalar_one_or_none()

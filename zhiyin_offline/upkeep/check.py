@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import sqlalchemy as sa
 
 from ranking_service.users.store import schema as user_schema
+from retrieval_service import store_schema as item_schema
 from retrieval_service.item_store import CatalogRow, ItemStore
-from service_runtime.sql import open_engine, reader
+from service_runtime.migrations import require_newest
+from service_runtime.sql import open_engine, reader, reading, writing
 from zhiyin.retrieval.v1 import retrieval_service_pb2_grpc as pb_grpc
 from zhiyin_offline.upkeep.findings import Report
 from zhiyin_offline.upkeep.index_check import check_live, check_snapshot
@@ -36,13 +36,15 @@ def check_retrieval(
     store = ItemStore(locations.items)
     try:
         # Read beside the service: on PostgreSQL the engine that writes is for one process at a time.
-        with _state(store.engine, writing=True) if repair else store.reading() as connection:
+        with writing(store.engine) if repair else store.reading() as connection:
+            require_newest(connection, item_schema.SCHEMA)
             _check_database(connection, "item store", report)
             rows = store.catalogs(connection)
             for row in rows:
                 check_items(store, connection, row, report)
                 check_vectors(store, connection, row, report, repair=repair)
-                check_snapshot(store, connection, row, _snapshots(locations, row), report, repair=repair)
+        for row in rows:
+            check_snapshot(store, row, _snapshots(locations, row), report, repair=repair)
         if live is not None:
             for row in rows:
                 check_live(live, store, row, _snapshots(locations, row), report)
@@ -54,7 +56,8 @@ def check_ranking(locations: Locations, report: Report, half_life_s: float, *, r
     """Users, events and statistics. Arguments as `check_retrieval`; `half_life_s` as the service is set."""
     engine = open_engine(locations.users)
     try:
-        with _state(engine, writing=repair) as connection:
+        with writing(engine) if repair else reading(reader(engine)) as connection:
+            require_newest(connection, user_schema.SCHEMA)
             _check_database(connection, "user store", report)
             facts: dict[str, str] = dict(connection.execute(sa.select(user_schema.store_facts)).all())
             catalogs = connection.execute(
@@ -62,21 +65,15 @@ def check_ranking(locations: Locations, report: Report, half_life_s: float, *, r
             ).all()
             for name, key in catalogs:
                 check_users(connection, name, key, report, repair=repair)
-                file = locations.ranking / "statistics" / f"{key}.statistics"
-                check_folds(connection, name, key, file, facts["epoch"], half_life_s, report, repair=repair)
+        for name, key in catalogs:
+            file = locations.ranking / "statistics" / f"{key}.statistics"
+            check_folds(engine, name, key, file, facts["epoch"], half_life_s, report, repair=repair)
     finally:
         engine.dispose()
 
 
 def _snapshots(locations: Locations, row: CatalogRow) -> Path:
     return locations.retrieval / "snapshots" / str(row.catalog_id)
-
-
-@contextmanager
-def _state(engine: sa.Engine, *, writing: bool) -> Iterator[sa.Connection]:
-    """One transaction over one state."""
-    with (engine if writing else reader(engine)).connect() as connection, connection.begin():
-        yield connection
 
 
 def _check_database(connection: sa.Connection, where: str, report: Report) -> None:

@@ -25,6 +25,7 @@ from zhiyin.retrieval.v1 import retrieval_service_pb2_grpc as pb_grpc
 from zhiyin_offline.upkeep.findings import Report
 
 _PAGE = 2000
+_SNAPSHOT_ATTEMPTS = 5
 _LIVE_PAGE = 200
 _LIVE_ATTEMPTS = 10
 _LIVE_PAUSE_S = 2.0
@@ -34,45 +35,69 @@ _SNAPSHOT_TOLERANCE = 1e-5
 _LIVE_TOLERANCE = 2e-3
 
 
-def check_snapshot(
-    store: ItemStore, connection: Connection, row: CatalogRow, folder: Path, report: Report, *, repair: bool
-) -> None:
+def check_snapshot(store: ItemStore, row: CatalogRow, folder: Path, report: Report, *, repair: bool) -> None:
     """The newest snapshot of a catalogue: whole, and with the store's vectors for everything not written since.
+
+    A service that runs may put a newer one in its place meanwhile, and with it drop what it needed: that one is looked
+    at then.
 
     Args:
         folder: Of the catalogue's snapshots.
         repair: Removes a snapshot that is not; the service builds its index from the store then.
     """
     where = f"index snapshot, catalogue {row.name}"
-    space = store.space(connection, row.catalog_id)
-    if space is None:
-        return
-    try:
-        info = snapshot.newest(folder)
-        if info is None:
-            report.proved.append(f"{where}: there is none; the index is built from the store at start")
+    for _ in range(_SNAPSHOT_ATTEMPTS):
+        path = snapshot.newest_path(folder)
+        try:
+            proved = _compare_snapshot(store, row, folder)
+        except SnapshotDamagedError as error:
+            fault = str(error)
+        else:
+            if proved:
+                report.proved.append(f"{where}: {proved}")
             return
+        if snapshot.newest_path(folder) == path:
+            break
+    if repair:
+        shutil.rmtree(folder)
+    report.found(where, fault, derived=True, repaired=repair)
+
+
+def _compare_snapshot(store: ItemStore, row: CatalogRow, folder: Path) -> str:
+    """What is proved by the newest snapshot; empty: the catalogue needs none.
+
+    Raises:
+        SnapshotDamagedError: It is not whole, or not what the store says.
+    """
+    with store.reading() as connection:
+        space = store.space(connection, row.catalog_id)
+    if space is None:
+        return ""
+    info = snapshot.newest(folder)
+    if info is None:
+        return "there is none; the index is built from the store at start"
+    try:
         index = snapshot.load(info.path, dimensions=space.dimensions, normalize=space.metric == "cosine")
-    except SnapshotDamagedError as error:
-        _remove(folder, where, str(error), report, repair)
-        return
+    except OSError as error:  # dropped while it was read
+        raise SnapshotDamagedError(f"it cannot be read ({type(error).__name__})") from None
     sequence, numbers, matrix, _ = index.state()
     row_of = {int(number): i for i, number in enumerate(numbers) if number >= 0}
     expected, wrong = 0, 0
-    for stored, vectors in _vectors_until(connection, row.catalog_id, sequence, space.dimensions):
-        rows = [row_of.pop(int(number), -1) for number in stored]
-        expected += len(rows)
-        there = np.asarray(rows) >= 0
-        wanted = transform(vectors, index.geometry.mean, normalize=index.geometry.normalize)
-        far = np.abs(matrix[np.asarray(rows)[there]] - wanted[there]).max(axis=1, initial=0.0) > _SNAPSHOT_TOLERANCE
-        wrong += int((~there).sum() + far.sum())
-    # What is left was written or deleted after the snapshot, and is replayed over it.
-    changed = set(connection.execute(_changed_after(row.catalog_id, sequence)).scalars())
+    # Only now: a state from before would lack what a newer snapshot has.
+    with store.reading() as connection:
+        for stored, vectors in _vectors_until(connection, row.catalog_id, sequence, space.dimensions):
+            rows = [row_of.pop(int(number), -1) for number in stored]
+            expected += len(rows)
+            there = np.asarray(rows) >= 0
+            wanted = transform(vectors, index.geometry.mean, normalize=index.geometry.normalize)
+            far = np.abs(matrix[np.asarray(rows)[there]] - wanted[there]).max(axis=1, initial=0.0) > _SNAPSHOT_TOLERANCE
+            wrong += int((~there).sum() + far.sum())
+        # What is left was written or deleted after the snapshot, and is replayed over it.
+        changed = set(connection.execute(_changed_after(row.catalog_id, sequence)).scalars())
     extra = len(row_of.keys() - changed)
     if wrong or extra:
-        _remove(folder, where, f"{wrong} vectors are missing or others, {extra} are of no item", report, repair)
-        return
-    report.proved.append(f"{where}: {expected} vectors as in the store at write {sequence}")
+        raise SnapshotDamagedError(f"{wrong} vectors are missing or others, {extra} are of no item")
+    return f"{expected} vectors as in the store at write {sequence}"
 
 
 def check_live(
@@ -156,12 +181,6 @@ def _mean_of_snapshot(folder: Path) -> list[NDArray[np.float32] | None]:
         return [] if info is None else [snapshot.mean_of(info.path)]
     except (SnapshotDamagedError, OSError):
         return []
-
-
-def _remove(folder: Path, where: str, what: str, report: Report, repair: bool) -> None:
-    if repair:
-        shutil.rmtree(folder)
-    report.found(where, what, derived=True, repaired=repair)
 
 
 def _vectors_until(

@@ -13,6 +13,7 @@ from ranking_service.statistics.catalog_statistics import CatalogStatistics
 from ranking_service.statistics.statistics_snapshot import SnapshotUnusable
 from ranking_service.users.store import schema
 from ranking_service.users.store.event_rows import read_log
+from service_runtime.sql import reader, reading
 from zhiyin_offline.upkeep.findings import Report
 
 _RELATIVE = 1e-9
@@ -71,7 +72,7 @@ def check_users(connection: sa.Connection, catalog: str, key: int, report: Repor
 
 
 def check_folds(
-    connection: sa.Connection,
+    engine: sa.Engine,
     catalog: str,
     key: int,
     file: Path,
@@ -82,6 +83,8 @@ def check_folds(
     repair: bool,
 ) -> None:
     """The saved statistics and the log after them, against a recount of the whole log, pair for pair.
+
+    The log is looked at after the snapshot was read: a service may save a newer one at any time.
 
     Args:
         file: The snapshot.
@@ -99,15 +102,13 @@ def check_folds(
             report.proved.append(f"{where}: none are saved; the log is folded at start")
         return
     at = saved.sequence
-    head = int(
-        connection.execute(
-            sa.select(schema.catalogs.c.sequence).where(schema.catalogs.c.catalog_key == key)
-        ).scalar_one()
-    )
     recount = CatalogStatistics(half_life_s)
-    for statistics in (saved, recount):
-        for page, reached in read_log(connection, key, statistics.sequence, head):
-            statistics.apply(page, reached)
+    with reading(reader(engine)) as connection:
+        query = sa.select(schema.catalogs.c.sequence).where(schema.catalogs.c.catalog_key == key)
+        head = int(connection.execute(query).scalar_one())
+        for statistics in (saved, recount):
+            for page, reached in read_log(connection, key, statistics.sequence, head):
+                statistics.apply(page, reached)
     if not _same(saved, recount):
         _remove(file, where, "they differ from a recount of the log", report, repair)
         return
