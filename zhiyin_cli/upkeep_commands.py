@@ -6,14 +6,15 @@ The database and index libraries are imported by the commands themselves: all ot
 from __future__ import annotations
 
 import logging
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import structlog
 import typer
 
-from service_runtime.errors import ZhiyinError
+from service_runtime.errors import FailedPrecondition, ZhiyinError
 from service_runtime.folder_lock import FolderLock
 from zhiyin.retrieval.v1 import retrieval_service_pb2_grpc as retrieval_grpc
 from zhiyin_cli import options
@@ -67,7 +68,7 @@ def check(
 
     locations = _existing(data_dir, item_store_url, user_store_url)
     report = Report()
-    with readable_failures(address), ExitStack() as stack:
+    with readable_failures(address), _readable_refusals(), ExitStack() as stack:
         running = _running(locations, stack)
         if running and repair:
             raise CommandFailed(f"{' and '.join(running)} run on {data_dir}; stop them before repairing")
@@ -98,12 +99,9 @@ def backup(
     from zhiyin_offline.upkeep.backup import write_backup
 
     locations = _existing(data_dir, item_store_url, user_store_url)
-    with readable_failures():
-        try:
-            _quietly()
-            manifest = write_backup(locations, out_dir, with_models=models, say=err.print)
-        except (FileExistsError, OSError) as error:
-            raise CommandFailed(f"no backup was written: {error}") from error
+    with readable_failures(), _readable_refusals("no backup was written: "):
+        _quietly()
+        manifest = write_backup(locations, out_dir, with_models=models, say=err.print)
     out.print(f"wrote {out_dir}: {_contents(manifest)}", markup=False)
 
 
@@ -118,15 +116,15 @@ def restore(
 ) -> None:
     """Bring a backup back for services that are stopped, in files or, by the URLs, in a database server."""
     from zhiyin_offline.upkeep.backup_folder import BackupDamaged
-    from zhiyin_offline.upkeep.locations import Locations
-    from zhiyin_offline.upkeep.restore import StateExists, restore_backup
+    from zhiyin_offline.upkeep.restore import restore_backup
+    from zhiyin_offline.upkeep.restored_store import StateExists
 
-    with readable_failures():
+    locations = _locations(data_dir, item_store_url, user_store_url)
+    with readable_failures(), _readable_refusals():
+        _quietly()
         try:
-            locations = Locations(data_dir, item_store_url, user_store_url)
-            _quietly()
             manifest = restore_backup(backup_dir, locations, replace=replace, say=err.print)
-        except (BackupDamaged, StateExists, ZhiyinError) as error:
+        except (BackupDamaged, StateExists) as error:
             raise CommandFailed(str(error)) from error
     out.print(f"restored the state of {manifest.created_at}: {_contents(manifest)}", markup=False)
 
@@ -136,10 +134,30 @@ def _quietly() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
 
 
-def _existing(data_dir: Path, item_store_url: str, user_store_url: str) -> Locations:
+@contextmanager
+def _readable_refusals(intro: str = "") -> Iterator[None]:
+    """What a store or a disk refuses is an everyday fault, and shown without a traceback."""
+    try:
+        yield
+    except (ZhiyinError, OSError) as error:
+        raise CommandFailed(f"{intro}{error}") from error
+
+
+def _locations(data_dir: Path, item_store_url: str, user_store_url: str) -> Locations:
+    from service_runtime.sql import check_url
     from zhiyin_offline.upkeep.locations import Locations
 
-    locations = Locations(data_dir, item_store_url, user_store_url)
+    for option, url in (("--item-store-url", item_store_url), ("--user-store-url", user_store_url)):
+        try:
+            if url:
+                check_url(url)
+        except ValueError as error:
+            raise typer.BadParameter(f"{option} {error}") from None
+    return Locations(data_dir, item_store_url, user_store_url)
+
+
+def _existing(data_dir: Path, item_store_url: str, user_store_url: str) -> Locations:
+    locations = _locations(data_dir, item_store_url, user_store_url)
     files = [
         file for file, url in ((locations.item_file, item_store_url), (locations.user_file, user_store_url)) if not url
     ]
@@ -156,7 +174,9 @@ def _running(locations: Locations, stack: ExitStack) -> list[str]:
         lock = FolderLock(folder)
         try:
             lock.take()
-        except ZhiyinError:
+        except FailedPrecondition as error:
+            if error.reason != "FOLDER_IN_USE":
+                raise
             running.append(name)
         else:
             stack.callback(lock.release)

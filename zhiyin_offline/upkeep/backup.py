@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
 import sqlalchemy as sa
 
+from ranking_service.users.store.schema import SCHEMA as USERS
 from ranking_service.users.store.schema import metadata as user_tables
 from ranking_service.users.store.store import UserStore
 from retrieval_service.item_store import ItemStore
+from retrieval_service.store_schema import SCHEMA as ITEMS
 from retrieval_service.store_schema import metadata as item_tables
 from service_runtime.durable_files import sync
-from service_runtime.sql import open_engine, reader, sqlite_url
+from service_runtime.errors import FailedPrecondition
+from service_runtime.folder_lock import unfinished_work
+from service_runtime.migrations import StoreSchema, require_newest
+from service_runtime.sql import open_engine, reader, reading, sqlite_url, writing
 from zhiyin_offline.upkeep import backup_folder
 from zhiyin_offline.upkeep.backup_folder import BackupManifest
 from zhiyin_offline.upkeep.locations import Locations
@@ -38,20 +45,25 @@ def write_backup(
 
     Raises:
         FileExistsError: `out_dir` exists.
+        FailedPrecondition: A store has another schema than this release's, or a restore of it was interrupted.
+        StoreUnavailable: A store cannot be read, or the disk is full.
     """
+    for folder in (locations.ranking, locations.retrieval):
+        if unfinished := unfinished_work(folder):
+            raise FailedPrecondition(f"{folder}: {unfinished}", reason="FOLDER_UNFINISHED")
     if out_dir.exists():
         raise FileExistsError(f"{out_dir} exists; name a new folder")
     staging = out_dir.with_name(f".{out_dir.name}.writing")
     shutil.rmtree(staging, ignore_errors=True)
-    for folder in ("ranking", "retrieval"):
-        (staging / folder).mkdir(parents=True)
+    for name in ("ranking", "retrieval"):
+        (staging / name).mkdir(parents=True)
     try:
         say("copying users and events")
         _make_user_tables(staging / backup_folder.USERS)
-        rows = {backup_folder.USERS: _copy(locations.users, staging / backup_folder.USERS, user_tables)}
+        rows = {backup_folder.USERS: _copy(locations.users, staging / backup_folder.USERS, USERS, user_tables)}
         say("copying items and vectors")
         _make_item_tables(staging / backup_folder.ITEMS)
-        rows[backup_folder.ITEMS] = _copy(locations.items, staging / backup_folder.ITEMS, item_tables)
+        rows[backup_folder.ITEMS] = _copy(locations.items, staging / backup_folder.ITEMS, ITEMS, item_tables)
         for name in backup_folder.KEYS:
             if (locations.root / name).is_file():
                 shutil.copy2(locations.root / name, staging / name)
@@ -87,11 +99,27 @@ def _make_item_tables(file: Path) -> None:
     store.close()
 
 
-def _copy(source_url: str, file: Path, tables: sa.MetaData) -> dict[str, int]:
+def _copy(source_url: str, file: Path, schema: StoreSchema, tables: sa.MetaData) -> dict[str, int]:
     source, target = open_engine(source_url), open_engine(sqlite_url(file))
     try:
-        with reader(source).connect() as reading, reading.begin(), target.begin() as writing:
-            return copy_tables(reading, writing, tables)
+        with reading(reader(source)) as rows, writing(target) as copy:
+            require_newest(rows, schema)
+            copied = copy_tables(rows, copy, tables)
     finally:
         source.dispose()
-        target.dispose()  # the last connection moves the write-ahead log into the file
+        target.dispose()
+    _close_file(file)
+    return copied
+
+
+def _close_file(file: Path) -> None:
+    """Makes the store one file, which needs no write-ahead log beside it to be whole.
+
+    Raises:
+        OSError: The disk is full.
+    """
+    with closing(sqlite3.connect(file)) as connection:
+        try:
+            connection.execute("PRAGMA journal_mode=DELETE")
+        except sqlite3.Error as error:
+            raise OSError(f"{file} could not be finished: {error}") from error
