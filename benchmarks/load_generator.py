@@ -152,6 +152,7 @@ class _Run:
         self.end = self.start + load.seconds
         self.answers: Counter[str] = Counter()
         self.untold = 0
+        self.late: list[float] = []
         self.latencies: dict[str, list[float]] = {}
         # Made beforehand: what a request costs its caller is not what is measured.
         self._requests = [self._make(load, self._draw) for _ in range(2000)]
@@ -189,6 +190,8 @@ class _Run:
             due += self._draw.expovariate(self._load.rate)
             if (early := due - time.monotonic()) > 0.001:
                 await asyncio.sleep(early)
+            if due >= self.start:
+                self.late.append(max(-early, 0.0))
             task = asyncio.create_task(self.one())
             pending.add(task)
             task.add_done_callback(pending.discard)
@@ -210,7 +213,10 @@ async def _generate(load: Load) -> dict[str, Any]:
         code: {"p50": float(np.quantile(taken, 0.5)), "p99": float(np.quantile(taken, 0.99))}
         for code, taken in run.latencies.items()
     }
-    return {"answers": dict(run.answers), "untold": run.untold, "latency_s": quantiles, "seconds": load.seconds}
+    # Of calls that were due: more than some milliseconds mean that the callers had no time, whatever the server had.
+    late_s = float(np.quantile(run.late, 0.99)) if run.late else 0.0
+    counted = {"answers": dict(run.answers), "untold": run.untold, "late_p99_s": late_s}
+    return {**counted, "latency_s": quantiles, "seconds": load.seconds}
 
 
 def main() -> None:

@@ -150,6 +150,7 @@ def _summary(result: dict[str, Any]) -> dict[str, Any]:
         "good_per_s": round(_goodput(result), 1),
         "answers": result["answers"],
         "refused_without_a_hint": result["untold"],
+        "callers_late_p99_ms": round(result["late_p99_s"] * 1000, 1),
         "good_p50_ms": _ms(result, "OK"),
         "good_p99_ms": _ms(result, "OK", "p99"),
         "refused_p50_ms": _ms(result, "RESOURCE_EXHAUSTED"),

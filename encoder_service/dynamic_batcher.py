@@ -62,6 +62,7 @@ class DynamicBatcher:
         self._tokens_per_second = 0.0
         self._running_until = 0.0
         self._failures_in_a_row = 0
+        self._own_s = 0.0
 
     def start(self, tokens_per_second: float) -> None:
         """Starts the thread.
@@ -98,6 +99,18 @@ class DynamicBatcher:
         running = max(self._running_until - time.monotonic(), 0.0)
         return running + ahead / self._tokens_per_second
 
+    def require_turn(self) -> None:
+        """Refuses interactive texts before they are tokenised, when `submit` would refuse them however short they are.
+
+        Raises:
+            Overloaded: What waits takes too long already.
+        """
+        with self._changed:
+            wait_s = self.estimated_wait_s(0, Lane.INTERACTIVE)
+            if wait_s > self._max_wait_s:
+                metrics.REFUSED.labels("overloaded").inc()
+                raise self._crowd.refuse("the encoder's queue", wait_s, self._own_s)
+
     def submit(self, rows: Sequence[Sequence[int]], lane: Lane, deadline: float) -> list[PendingText]:
         """Admits the texts of one request, all or none.
 
@@ -132,6 +145,7 @@ class DynamicBatcher:
             texts = [PendingText(row, lane, deadline, vector=loop.create_future()) for row in rows]
             for text in texts:
                 self._queue.add(text)
+            self._own_s = own_s
             self._measure_queue()
             self._changed.notify()
         return texts

@@ -93,6 +93,8 @@ class TextEncoder:
 
     async def _compute(self, missing: dict[bytes, str], lane: Lane, deadline: float) -> dict[bytes, EncodedText]:
         new = [key for key in missing if key not in self._in_flight]
+        if new and lane is Lane.INTERACTIVE:
+            self._batcher.require_turn()
         texts = [missing[key] for key in new]
         tokenized = dict(zip(new, await self._in_thread(lambda: self._tokenizer.tokenize(texts)), strict=True))
         if lane is Lane.BULK:

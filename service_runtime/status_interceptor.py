@@ -231,7 +231,10 @@ async def _abort(context: ServicerContext, error: Exception, measured: _Measured
         )
     assert isinstance(error, ZhiyinError)
     measured.code = error.code
-    code, details, trailers = _status_of(error)
+    if type(error) is Overloaded and error.retry_after_s is not None:
+        code, details, trailers = _overload_status(error.what, error.retry_after_s)
+    else:
+        code, details, trailers = _status_of(error)
     context.set_trailing_metadata(trailers)
     await context.abort(code, details, trailers)
 
