@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import sqlalchemy as sa
+from sqlalchemy.exc import DatabaseError
 
 from ranking_service.users.store import schema as user_schema
 from retrieval_service import store_schema as item_schema
 from retrieval_service.item_store import CatalogRow, ItemStore
 from service_runtime.migrations import require_newest
-from service_runtime.sql import open_engine, reader, reading, writing
+from service_runtime.sql import cause, open_engine, reader, reading, writing
 from zhiyin.retrieval.v1 import retrieval_service_pb2_grpc as pb_grpc
 from zhiyin_offline.upkeep.findings import Report
 from zhiyin_offline.upkeep.index_check import check_live, check_snapshot
@@ -37,8 +38,8 @@ def check_retrieval(
     try:
         # Read beside the service: on PostgreSQL the engine that writes is for one process at a time.
         with writing(store.engine) if repair else store.reading() as connection:
+            _look_at_file(connection, "item store", report)
             require_newest(connection, item_schema.SCHEMA)
-            _check_database(connection, "item store", report)
             rows = store.catalogs(connection)
             for row in rows:
                 check_items(store, connection, row, report)
@@ -48,6 +49,8 @@ def check_retrieval(
         if live is not None:
             for row in rows:
                 check_live(live, store, row, _snapshots(locations, row), report)
+    except _Damaged as damage:
+        damage.tell("item store", report)
     finally:
         store.close()
 
@@ -57,8 +60,8 @@ def check_ranking(locations: Locations, report: Report, half_life_s: float, *, r
     engine = open_engine(locations.users)
     try:
         with writing(engine) if repair else reading(reader(engine)) as connection:
+            _look_at_file(connection, "user store", report)
             require_newest(connection, user_schema.SCHEMA)
-            _check_database(connection, "user store", report)
             facts: dict[str, str] = dict(connection.execute(sa.select(user_schema.store_facts)).all())
             catalogs = connection.execute(
                 sa.select(user_schema.catalogs.c.name, user_schema.catalogs.c.catalog_key)
@@ -68,6 +71,8 @@ def check_ranking(locations: Locations, report: Report, half_life_s: float, *, r
         for name, key in catalogs:
             file = locations.ranking / "statistics" / f"{key}.statistics"
             check_folds(engine, name, key, file, facts["epoch"], half_life_s, report, repair=repair)
+    except _Damaged as damage:
+        damage.tell("user store", report)
     finally:
         engine.dispose()
 
@@ -76,13 +81,32 @@ def _snapshots(locations: Locations, row: CatalogRow) -> Path:
     return locations.retrieval / "snapshots" / str(row.catalog_id)
 
 
-def _check_database(connection: sa.Connection, where: str, report: Report) -> None:
-    """SQLite's own look at its pages, indexes and references."""
+class _Damaged(Exception):
+    """A database file is damaged: what can be read of it proves nothing. The arguments are lines of what is wrong."""
+
+    def tell(self, where: str, report: Report) -> None:
+        for line in self.args:
+            report.found(where, line, derived=False)
+
+
+def _look_at_file(connection: sa.Connection, where: str, report: Report) -> None:
+    """SQLite's own look at its pages, indexes and references.
+
+    Raises:
+        _Damaged: Pages or indexes are.
+    """
     if connection.dialect.name != "sqlite":
+        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")  # a count of millions of events takes its time
         return
-    damage = [str(row[0]) for row in connection.exec_driver_sql("PRAGMA integrity_check(20)") if row[0] != "ok"]
-    damage += [f"{row[0]} row {row[1]}: no {row[2]}" for row in connection.exec_driver_sql("PRAGMA foreign_key_check")]
-    for line in damage:
+    try:
+        damage = [str(row[0]) for row in connection.exec_driver_sql("PRAGMA integrity_check(20)") if row[0] != "ok"]
+    except DatabaseError as error:  # so damaged that the look itself cannot go on
+        damage = [cause(error)]
+    if damage:
+        raise _Damaged(*damage)
+    references = connection.exec_driver_sql("PRAGMA foreign_key_check")
+    astray = [f"{row[0]} row {row[1]}: no {row[2]}" for row in references]
+    for line in astray:
         report.found(where, line, derived=False)
-    if not damage:
+    if not astray:
         report.proved.append(f"{where}: the database file is whole, every reference leads somewhere")

@@ -1,4 +1,4 @@
-"""Restores that end in the middle, backups of earlier releases, stores that wait for an upgrade; no service needed."""
+"""Restores that end in the middle, backups of earlier releases, stores that are damaged or wait for an upgrade."""
 
 from __future__ import annotations
 
@@ -187,6 +187,23 @@ def test_stores_that_wait_for_an_upgrade_are_neither_copied_nor_checked_but_said
         check_retrieval(data, Report(), repair=False)
     with pytest.raises(FailedPrecondition, match="start the service once"):
         check_ranking(data, Report(), 86_400.0, repair=False)
+
+
+def test_damaged_pages_are_said_to_be_what_is_wrong(tmp_path: Path) -> None:
+    data = Locations(tmp_path / "data")
+    write(data, *(f"catalogue-{number}" for number in range(200)))
+    for file in (data.user_file, data.item_file):
+        with contextlib.closing(sqlite3.connect(file)) as connection:
+            size = connection.execute("PRAGMA page_size").fetchone()[0]
+            (page,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'catalogs'").fetchone()
+        content = bytearray(file.read_bytes())
+        content[(page - 1) * size : page * size] = b"\xee" * size
+        file.write_bytes(content)
+    report = Report()
+    check_retrieval(data, report, repair=False)
+    check_ranking(data, report, 86_400.0, repair=False)
+    assert {finding.where for finding in report.findings} == {"item store", "user store"}
+    assert not any(finding.derived for finding in report.findings)
 
 
 def test_snapshots_of_the_lost_time_are_of_another_store(backup: Path, tmp_path: Path) -> None:
