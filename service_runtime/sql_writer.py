@@ -254,7 +254,7 @@ class SqlWriter(Generic[T]):
         _log.critical("writer_stopped", store=self._name, error=type(error).__name__, exc_info=error)
         with self._condition:
             self._failure = error
-            waiting = [*group, *self._waiting]
+            waiting = list(self._waiting)
             self._waiting.clear()
             self._queued_bytes = 0
         try:
@@ -262,8 +262,10 @@ class SqlWriter(Generic[T]):
                 self._on_fatal(error)
         finally:
             # The jobs of the group may be committed: the caller must not believe that they are not.
-            for job in waiting:
+            for job in group:
                 _resolve(job, None, NotReady(f"the {self._name} store has failed; the write may or may not be durable"))
+            for job in waiting:
+                _resolve(job, None, NotReady(f"the {self._name} store has failed; nothing was written"))
 
 
 def _resolve(job: _Job[Any], result: Any, error: BaseException | None) -> None:
