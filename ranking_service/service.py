@@ -16,7 +16,7 @@ from ranking_service.serving import Serving, build_serving
 from ranking_service.settings import RankingSettings
 from ranking_service.users.user_side import UserSide
 from ranking_service.vector_cache import TextVectorCache
-from service_runtime.admission import Door
+from service_runtime.admission import Door, usable_cores
 from service_runtime.channels import open_channel
 from service_runtime.errors import NotFound
 from service_runtime.folder_lock import FolderLock
@@ -26,9 +26,10 @@ from zhiyin.ranking.v1.ranking_service_pb2_grpc import add_RankingServiceService
 
 # Threads for arithmetic. It holds the GIL most of the time: two keep the event loop free, more would not be faster.
 _RANKING_THREADS = 2
-# Enough to keep those threads busy while others wait for retrieval; several writes share one commit. More at once
-# were no faster in `python -m benchmarks run overload`.
-_LISTS_AT_ONCE = 8
+# Enough to keep those threads busy while another waits for retrieval. More were no faster, and at four times the load
+# they kept the event loop from taking in calls: these waited in gRPC, unseen by the door, until none was in time.
+_LISTS_BEYOND_CORES = 2
+# Several writes share one commit. More at once were no faster in `python -m benchmarks run overload`.
 _WRITES_AT_ONCE = 8
 # A predecessor that is being stopped may still flush.
 _PREDECESSOR_S = 30.0
@@ -51,7 +52,9 @@ class RankingService:
         self._user_side = UserSide.open(
             settings.data_dir, settings.user_side(), self._signer, self._catalog_exists, _stop_process
         )
-        self._lists_door = Door("the room for lists", _LISTS_AT_ONCE, settings.max_wait_s)
+        self._lists_door = Door(
+            "the room for lists", settings.lists_at_once or usable_cores() + _LISTS_BEYOND_CORES, settings.max_wait_s
+        )
         self._channels: list[grpc.aio.Channel] = []
         self._serving: Serving | None = None
 

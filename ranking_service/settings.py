@@ -70,6 +70,7 @@ class RankingSettings(ServerSettings):
     max_candidates: int = Field(200, ge=10, le=1000, description="Best candidates that are ordered for diversity.")
     max_list_length: int = Field(200, ge=1, le=1000, description="Items of a list over all its pages.")
 
+    lists_at_once: int = Field(0, ge=0, le=1024, description="Lists made at once; 0: two more than cores.")
     list_store_bytes: int = Field(128 << 20, ge=0, description="Memory for lists whose next pages may be asked for.")
     list_lifetime_s: float = Field(900.0, gt=0, le=86_400, description="Seconds that a list is kept for its next page.")
     text_cache_entries: int = Field(20_000, ge=1, description="Text vectors kept (1.5 KB each at 384 dimensions).")

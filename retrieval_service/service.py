@@ -43,9 +43,6 @@ _log = get_logger(__name__)
 _LOAD_PAGE = 2000
 # More at once were no faster in `python -m benchmarks run overload`.
 _WRITES_AT_ONCE = 8
-# While the index worker's cores are busy, so many answers are read and put together here, one at a time: more threads
-# would only keep the event loop from refusing others in time.
-_SEARCHES_BESIDE_THE_WORKER = 2
 # A predecessor that is being stopped may still flush.
 _PREDECESSOR_S = 30.0
 _LOCK_CHECK_S = 2.0
@@ -90,9 +87,9 @@ class RetrievalService:
         self.failed = False
         """Whether the process ends because store and index disagree, not because it was told to."""
         self._lock = FolderLock(settings.data_dir)
-        searches = settings.searches_at_once or min(
-            usable_cores() + _SEARCHES_BESIDE_THE_WORKER, settings.search_threads
-        )
+        # Each thread beyond the cores keeps the event loop from taking in calls, which then wait in gRPC, unseen by the
+        # door, until none is in time any more.
+        searches = settings.searches_at_once or min(usable_cores(), settings.search_threads)
         self._search_door = Door("the room for searches", searches, settings.max_wait_s)
         self._servicer = RetrievalServicer()
         self._writer: SqlWriter[Committed] | None = None

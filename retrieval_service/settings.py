@@ -47,7 +47,7 @@ class RetrievalSettings(ServerSettings):
     item_cache_bytes: int = Field(256 << 20, ge=0, description="Bytes of items kept in memory for answers.")
     search_threads: int = Field(8, ge=1, le=256, description="Threads for searches and for reading large requests.")
     searches_at_once: int = Field(
-        0, ge=0, le=1024, description="Searches let in at once; 0: two more than cores, at most search_threads."
+        0, ge=0, le=1024, description="Searches let in at once; 0: as many as cores, at most search_threads."
     )
     graph_min_vectors: int = Field(
         10_000, ge=1, description="From so many items on a graph index is used; below, comparing exactly is as fast."
