@@ -79,6 +79,8 @@ def check(
         check_ranking(locations, report, half_life_days * _DAY_S, repair=repair)
     for line in report.proved:
         out.print(f"[green]ok[/green]  {line}")
+    for line in report.not_compared:
+        out.print(f"[yellow]not compared[/yellow]  {line}")
     for finding in report.findings:
         done = "repaired" if finding.repaired else "REPAIRABLE: --repair" if finding.derived else "DAMAGED"
         out.print(f"[red]{done}[/red]  {finding.where}: {finding.what}")

@@ -29,10 +29,12 @@ class Report:
     Attributes:
         proved: What holds, a line each, with the number of things compared.
         findings: What does not.
+        not_compared: What could not be looked at, and why.
     """
 
     proved: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    not_compared: list[str] = field(default_factory=list)
 
     @property
     def healthy(self) -> bool:

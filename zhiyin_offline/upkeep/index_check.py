@@ -59,7 +59,7 @@ def check_snapshot(store: ItemStore, row: CatalogRow, folder: Path, report: Repo
         if snapshot.newest_path(folder) == path:
             break
     else:
-        report.proved.append(f"{where}: not compared; the service renews it faster than it can be read")
+        report.not_compared.append(f"{where}: the service renews it faster than it can be read")
         return
     if repair:
         shutil.rmtree(folder)
