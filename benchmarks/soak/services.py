@@ -16,6 +16,7 @@ NAMES = ("encoder", "retrieval", "ranking")
 _START_S = 120.0
 # Caches that are full after a minute: what grows then is no cache.
 _SMALL_CACHES = {
+    "ZHIYIN_ENCODER_CACHE_BYTES": str(2 << 20),
     "ZHIYIN_RANKING_LIST_STORE_BYTES": str(8 << 20),
     "ZHIYIN_RANKING_TEXT_CACHE_ENTRIES": "500",
     "ZHIYIN_RANKING_ITEM_CACHE_ENTRIES": "500",
