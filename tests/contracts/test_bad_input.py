@@ -297,6 +297,8 @@ class Services:
     encoder: EncoderServiceStub
     retrieval: RetrievalServiceStub
     ranking: RankingServiceStub
+    untouched: tuple[Any, ...] = ()
+    """The state before any refused request."""
 
     def call(self, request: Message) -> Any:
         kind = type(request).__name__
@@ -329,6 +331,7 @@ def services(zhiyin_stack: Stack) -> Iterator[Services]:
         found.call(upsert(*films))
         found.call(users(ranking.User(id="ada", profile="films", attributes={"age": number(36)})))
         found.call(record(event(event_id="known")))
+        found.untouched = found.state()
         yield found
 
 
@@ -348,13 +351,12 @@ def refusal(call: Callable[[], Any]) -> tuple[grpc.StatusCode, list[str], error_
 @pytest.mark.parametrize("what", REFUSED)
 def test_it_is_refused_by_name_and_changes_nothing(what: str, services: Services) -> None:
     request, expected, fields = REFUSED[what]
-    before = services.state()
     code, named, info = refusal(lambda: services.call(request))
     assert code is expected
     assert set(named) == (fields or set())
     assert info.domain == "zhiyin"
     assert info.reason
-    assert services.state() == before
+    assert services.state() == services.untouched
 
 
 ACCEPTED: dict[str, Message] = {

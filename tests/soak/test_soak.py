@@ -14,8 +14,8 @@ from zhiyin_cli.model_source import DEFAULT_MODEL, ready_model
 LONG_MINUTES = 30
 
 
-async def test_half_a_minute_of_everything_diverges_nowhere(minilm_model_dir: Path, tmp_path: Path) -> None:
-    report = await soak(tmp_path, minilm_model_dir, Plan(20.0, restarts=3, pause_s=0.1))
+async def test_some_seconds_of_everything_diverge_nowhere(minilm_model_dir: Path, tmp_path: Path) -> None:
+    report = await soak(tmp_path, minilm_model_dir, Plan(12.0, restarts=3, pause_s=0.1))
     assert report.divergences == []
     assert len(report.away_s) == 3
     for call in ("UpsertItems", "DeleteItems", "ImportItems", "RecordEvents", "Recommend", "GetItems", "Search"):
