@@ -19,7 +19,7 @@ from ranking_service.vector_cache import TextVectorCache
 from service_runtime.admission import Door, usable_cores
 from service_runtime.channels import open_channel
 from service_runtime.errors import NotFound
-from service_runtime.folder_lock import FolderLock
+from service_runtime.folder_lock import PREDECESSOR_S, FolderLock
 from service_runtime.signed_token import TokenSigner, load_or_create_key
 from service_runtime.telemetry import get_logger
 from zhiyin.ranking.v1.ranking_service_pb2_grpc import add_RankingServiceServicer_to_server
@@ -31,8 +31,6 @@ _RANKING_THREADS = 2
 _LISTS_BEYOND_CORES = 2
 # Several writes share one commit. More at once were no faster in `python -m benchmarks run overload`.
 _WRITES_AT_ONCE = 8
-# A predecessor that is being stopped may still flush.
-_PREDECESSOR_S = 30.0
 
 log = get_logger(__name__)
 
@@ -83,7 +81,7 @@ class RankingService:
 
     async def start(self) -> None:
         """Opens the user store and loads the statistics."""
-        await asyncio.to_thread(self._lock.take, _PREDECESSOR_S)
+        await asyncio.to_thread(self._lock.take, PREDECESSOR_S)
         await self._user_side.start()
 
     def readiness(self) -> str | None:

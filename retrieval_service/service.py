@@ -32,7 +32,7 @@ from service_runtime.admission import Door, usable_cores
 from service_runtime.channels import open_channel
 from service_runtime.durable_files import make_folder
 from service_runtime.errors import ZhiyinError
-from service_runtime.folder_lock import FolderLock
+from service_runtime.folder_lock import PREDECESSOR_S, FolderLock
 from service_runtime.signed_token import TokenSigner, load_or_create_key
 from service_runtime.sql import is_sqlite, sqlite_url, when_available, writing
 from service_runtime.sql_writer import SqlWriter
@@ -43,8 +43,6 @@ _log = get_logger(__name__)
 _LOAD_PAGE = 2000
 # More at once were no faster in `python -m benchmarks run overload`.
 _WRITES_AT_ONCE = 8
-# A predecessor that is being stopped may still flush.
-_PREDECESSOR_S = 30.0
 _LOCK_CHECK_S = 2.0
 
 
@@ -105,7 +103,7 @@ class RetrievalService:
         """Loads directory and indexes from the store, then takes writes."""
         self._loop = asyncio.get_running_loop()
         settings = self._settings
-        await asyncio.to_thread(self._lock.take, _PREDECESSOR_S)
+        await asyncio.to_thread(self._lock.take, PREDECESSOR_S)
         await when_available(self._load)
         self._encoder = EncoderClient(
             open_channel(

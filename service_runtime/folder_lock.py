@@ -15,6 +15,8 @@ from service_runtime.durable_files import make_folder, sync
 from service_runtime.errors import FailedPrecondition
 
 _POLL_S = 0.05
+PREDECESSOR_S = 30.0
+"""How long a service waits for the lock: a predecessor that is being stopped may still flush."""
 _FILE = ".lock"
 
 

@@ -26,6 +26,7 @@ from service_runtime.sql import open_engine, reader, reading, sqlite_url, writin
 from zhiyin_offline.upkeep import backup_folder
 from zhiyin_offline.upkeep.backup_folder import BackupManifest
 from zhiyin_offline.upkeep.locations import Locations
+from zhiyin_offline.upkeep.stores import Store, open_store
 from zhiyin_offline.upkeep.table_copy import copy_tables
 
 
@@ -59,11 +60,13 @@ def write_backup(
         (staging / name).mkdir(parents=True)
     try:
         say("copying users and events")
-        _make_user_tables(staging / backup_folder.USERS)
-        rows = {backup_folder.USERS: _copy(locations.users, staging / backup_folder.USERS, USERS, user_tables)}
+        users = UserStore(sqlite_url(staging / backup_folder.USERS))
+        rows = {backup_folder.USERS: _copy(locations.users, users, USERS, user_tables)}
+        _close_file(staging / backup_folder.USERS)
         say("copying items and vectors")
-        _make_item_tables(staging / backup_folder.ITEMS)
-        rows[backup_folder.ITEMS] = _copy(locations.items, staging / backup_folder.ITEMS, ITEMS, item_tables)
+        items = ItemStore(sqlite_url(staging / backup_folder.ITEMS))
+        rows[backup_folder.ITEMS] = _copy(locations.items, items, ITEMS, item_tables)
+        _close_file(staging / backup_folder.ITEMS)
         for name in backup_folder.KEYS:
             if (locations.root / name).is_file():
                 shutil.copy2(locations.root / name, staging / name)
@@ -87,29 +90,16 @@ def write_backup(
     return manifest
 
 
-def _make_user_tables(file: Path) -> None:
-    store = UserStore(sqlite_url(file))
-    store.open()
-    store.close()
-
-
-def _make_item_tables(file: Path) -> None:
-    store = ItemStore(sqlite_url(file))
-    store.create_tables()
-    store.close()
-
-
-def _copy(source_url: str, file: Path, schema: StoreSchema, tables: sa.MetaData) -> dict[str, int]:
-    source, target = open_engine(source_url), open_engine(sqlite_url(file))
+def _copy(source_url: str, target: Store, schema: StoreSchema, tables: sa.MetaData) -> dict[str, int]:
+    source = open_engine(source_url)
     try:
-        with reading(reader(source)) as rows, writing(target) as copy:
+        open_store(target)
+        with reading(reader(source)) as rows, writing(target.engine) as copy:
             require_newest(rows, schema)
-            copied = copy_tables(rows, copy, tables)
+            return copy_tables(rows, copy, tables)
     finally:
         source.dispose()
-        target.dispose()
-    _close_file(file)
-    return copied
+        target.close()
 
 
 def _close_file(file: Path) -> None:

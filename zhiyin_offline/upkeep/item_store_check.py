@@ -33,7 +33,7 @@ def check_items(store: ItemStore, connection: Connection, row: CatalogRow, repor
         report.found(where, "it has no sequence number", derived=False)
         return
     kinds = store.attribute_kinds(connection, row.catalog_id)
-    numbers = _live_numbers(connection, row.catalog_id)
+    numbers = set(connection.execute(_numbers_of(schema.items, row.catalog_id)).scalars())
     with_vector = set(connection.execute(_numbers_of(schema.vectors, row.catalog_id)).scalars())
     deleted = set(connection.execute(_numbers_of(schema.deletions, row.catalog_id)).scalars())
     wrong = _Wrong(report, where)
@@ -102,11 +102,6 @@ class _Wrong:
     def tell(self) -> None:
         for kind, count in self._counts.items():
             self._report.found(self._where, f"{count} {kind}", derived=False)
-
-
-def _live_numbers(connection: Connection, catalog_id: int) -> set[int]:
-    numbers: set[int] = set(connection.execute(_numbers_of(schema.items, catalog_id)).scalars())
-    return numbers
 
 
 def _numbers_of(table: sa.Table, catalog_id: int) -> sa.Select[Any]:

@@ -10,11 +10,10 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from ranking_service.users.store.store import UserStore
-from retrieval_service.item_store import ItemStore
 from service_runtime.durable_files import make_folder, sync
 from service_runtime.errors import StoreUnavailable
 from service_runtime.sql import open_engine, reader, reading, sqlite_url, writing
+from zhiyin_offline.upkeep.stores import Store, open_store
 from zhiyin_offline.upkeep.table_copy import copy_tables
 
 
@@ -32,7 +31,7 @@ class RestoredStore:
         tables: Of the store.
     """
 
-    def __init__(self, kind: type[UserStore | ItemStore], server_url: str, file: Path, tables: sa.MetaData) -> None:
+    def __init__(self, kind: type[Store], server_url: str, file: Path, tables: sa.MetaData) -> None:
         self._kind, self._file, self._tables = kind, file, tables
         self._new = file.with_name(file.name + ".restoring")
         # Kept open until the end: as a writer of the item store it keeps services away.
@@ -49,7 +48,7 @@ class RestoredStore:
             if self._file.exists() and not replace:
                 raise StateExists(f"{self._file} exists; say --replace to put it aside, or use another folder")
             return
-        _open(self._server)
+        open_store(self._server)
         if not replace:
             with reading(reader(self._server.engine)) as connection:
                 there = connection.execute(sa.select(witness).limit(1)).first()
@@ -66,7 +65,7 @@ class RestoredStore:
         self._forget_new()
         shutil.copyfile(source, self._new)
         with closing(self._kind(sqlite_url(self._new))) as store:
-            _open(store)
+            open_store(store)
             with writing(store.engine) as connection:
                 adjust(connection)
         sync(self._new)
@@ -92,7 +91,7 @@ class RestoredStore:
             self._server.close()
         self._forget_new()
 
-    def _replace_rows(self, server: UserStore | ItemStore) -> None:
+    def _replace_rows(self, server: Store) -> None:
         source = open_engine(sqlite_url(self._new))
         try:
             with reading(reader(source)) as rows, writing(server.engine) as target:
@@ -104,13 +103,6 @@ class RestoredStore:
     def _forget_new(self) -> None:
         for leftover in _with_companions(self._new):
             leftover.unlink(missing_ok=True)
-
-
-def _open(store: UserStore | ItemStore) -> None:
-    if isinstance(store, UserStore):
-        store.open()
-    else:
-        store.create_tables()
 
 
 def _with_companions(file: Path) -> list[Path]:
