@@ -18,10 +18,11 @@ R = TypeVar("R")
 _RETRY_AFTER_S = 1.0
 
 # What clients are told to use, in any language (docs/errors.md shows the same document). A call waits, as long as its
-# deadline lasts, for a server that is there and says SERVING; so a restart costs no call. Only UNAVAILABLE is retried:
-# the call was not served. Five attempts, the most that gRPC makes, with these pauses (or those that the server asks
-# for by its pushback trailer). Retries end after 500 failed attempts without success in between: an outage is not made
-# worse by them.
+# deadline lasts, for a server that is there and says SERVING; so a restart costs no call. Retried is what was not
+# served: UNAVAILABLE, and CANCELLED when it is the server that says it (gRPC answers so, in the name of a server that
+# stops, to calls that had arrived and were not read yet; a caller's own cancelling is never retried). Five attempts,
+# the most that gRPC makes, with these pauses (or those that the server asks for by its pushback trailer). Retries end
+# after 500 failed attempts without success in between: an outage is not made worse by them.
 CLIENT_SERVICE_CONFIG: dict[str, Any] = {
     "loadBalancingConfig": [{"round_robin": {}}],
     "healthCheckConfig": {"serviceName": ""},
@@ -34,7 +35,7 @@ CLIENT_SERVICE_CONFIG: dict[str, Any] = {
                 "initialBackoff": "0.2s",
                 "maxBackoff": "2s",
                 "backoffMultiplier": 4,
-                "retryableStatusCodes": ["UNAVAILABLE"],
+                "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
             },
         }
     ],
@@ -54,7 +55,7 @@ _NEIGHBOUR_SERVICE_CONFIG: dict[str, Any] = {
                 "initialBackoff": "0.05s",
                 "maxBackoff": "0.15s",
                 "backoffMultiplier": 3,
-                "retryableStatusCodes": ["UNAVAILABLE"],
+                "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
             },
         }
     ],

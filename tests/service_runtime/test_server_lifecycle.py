@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 import urllib.request
 
 import grpc
@@ -11,6 +12,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from benchmarks.stack import free_ports
+from service_runtime.channels import client_channel_options
 from service_runtime.errors import InvalidRequest, Violation
 from service_runtime.server import LIVENESS, RunningServer, running_server
 from service_runtime.settings import ServerSettings
@@ -153,3 +156,30 @@ async def metrics(port: int) -> dict[str, float]:
 
     lines = (await asyncio.to_thread(read)).splitlines()
     return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))}
+
+
+async def test_calls_that_arrive_as_a_server_stops_are_served_by_its_successor() -> None:
+    """gRPC answers CANCELLED to calls that had arrived and were not read yet."""
+    (port,) = free_ports(1)
+    settings = ServerSettings(port=port, drain_delay_s=0)
+    first = RunningServer(ScriptedService(), settings)
+    await first.open()
+    await first.start()
+    served: list[int] = []
+    under_way = threading.Event()
+
+    def call_without_pause() -> None:
+        with grpc.insecure_channel(f"127.0.0.1:{port}", client_channel_options()) as channel:
+            embed = pb_grpc.EncoderServiceStub(channel).Embed
+            embed(pb.EmbedRequest(texts=["connected"]), timeout=20)
+            under_way.set()
+            answers = [embed.future(pb.EmbedRequest(texts=["x"]), timeout=20) for _ in range(400)]
+            served.extend(answer.result().cached_count for answer in answers)
+
+    calling = asyncio.create_task(asyncio.to_thread(call_without_pause))
+    await asyncio.to_thread(under_way.wait)
+    await asyncio.sleep(0.02)
+    await first.stop()
+    async with running_server(ScriptedService(), settings):
+        await calling
+    assert served == [1] * 400
