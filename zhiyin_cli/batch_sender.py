@@ -19,10 +19,10 @@ from typing import Protocol
 import grpc
 
 from zhiyin.ranking.v1 import ranking_service_pb2 as ranking_pb2
-from zhiyin_cli.row_errors import ImportFailed
-from zhiyin_cli.row_messages import Message
-from zhiyin_cli.row_source import SourceRow
 from zhiyin_cli.server_errors import Refusal
+from zhiyin_offline.rows.row_errors import ImportFailed
+from zhiyin_offline.rows.row_messages import Message
+from zhiyin_offline.rows.row_source import SourceRow
 
 _ROW_IN_PATH = re.compile(r"^\w+\[(\d+)\]\.?(.*)$")
 _FAULTS_OF_DATA = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.ALREADY_EXISTS, grpc.StatusCode.OUT_OF_RANGE)

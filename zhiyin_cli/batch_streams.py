@@ -17,8 +17,8 @@ from zhiyin.ranking.v1 import ranking_service_pb2_grpc as ranking_grpc
 from zhiyin.retrieval.v1 import retrieval_service_pb2 as retrieval_pb2
 from zhiyin.retrieval.v1 import retrieval_service_pb2_grpc as retrieval_grpc
 from zhiyin_cli.batch_sender import BatchAnswer
-from zhiyin_cli.row_errors import ImportFailed
 from zhiyin_cli.server_errors import Refusal, from_batch_error, from_rpc_error
+from zhiyin_offline.rows.row_errors import ImportFailed
 
 _USERS_DEADLINE_S = 60.0
 

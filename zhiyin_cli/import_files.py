@@ -19,9 +19,9 @@ from zhiyin_cli.batch_streams import event_stream, item_stream, user_stream
 from zhiyin_cli.connection import Tls, connect
 from zhiyin_cli.import_run import ImportRun, ImportSummary
 from zhiyin_cli.import_state import ImportIdentity, ImportState, state_files
-from zhiyin_cli.row_messages import event_message, item_message, user_message
-from zhiyin_cli.row_source import RowSource
 from zhiyin_cli.terminal import err
+from zhiyin_offline.rows.row_messages import event_message, item_message, user_message
+from zhiyin_offline.rows.row_source import RowSource
 
 _LIMITS_DEADLINE_S = 10.0
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 from zhiyin_cli.batch_sender import BatchLimits, BatchSender, BatchStream, PreparedRow, batched
 from zhiyin_cli.import_state import Checkpoint, ImportState
-from zhiyin_cli.row_errors import BadRow
-from zhiyin_cli.row_messages import Message, message_of
-from zhiyin_cli.row_source import RowSource, SourceRow
+from zhiyin_offline.rows.row_errors import BadRow
+from zhiyin_offline.rows.row_messages import Message, message_of
+from zhiyin_offline.rows.row_source import RowSource, SourceRow
 
 _MESSAGE_OVERHEAD_BYTES = 1024
 _ROWS_BETWEEN_CHECKPOINTS = 2_000

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
-from zhiyin_cli.row_source import SourceRow
+from zhiyin_offline.rows.row_source import SourceRow
 
 
 @dataclass(frozen=True)

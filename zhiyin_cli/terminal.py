@@ -13,8 +13,8 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from zhiyin_cli.row_errors import ImportFailed
 from zhiyin_cli.server_errors import Refusal, ServerRefused, from_rpc_error
+from zhiyin_offline.rows.row_errors import ImportFailed
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from zhiyin_cli.row_messages import EVENT_TYPES, event_message, item_message, message_of, user_message
-from zhiyin_cli.row_source import RowSource
+from zhiyin_offline.rows.row_messages import EVENT_TYPES, event_message, item_message, message_of, user_message
+from zhiyin_offline.rows.row_source import RowSource
 
 _EXAMPLES = Path(__file__).parents[2] / "examples"
 _CATALOGUE = _EXAMPLES / "catalogue"

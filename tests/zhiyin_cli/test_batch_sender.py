@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from zhiyin.common.v1 import item_pb2
 from zhiyin_cli.batch_sender import BatchAnswer, BatchLimits, BatchSender, PreparedRow, batched
-from zhiyin_cli.row_errors import ImportFailed
-from zhiyin_cli.row_source import SourceRow
 from zhiyin_cli.server_errors import Refusal
+from zhiyin_offline.rows.row_errors import ImportFailed
+from zhiyin_offline.rows.row_source import SourceRow
 
 
 def _rows(ids: list[str]) -> list[PreparedRow]:

@@ -9,8 +9,8 @@ from typing import Any
 from typer.testing import CliRunner
 
 from zhiyin_cli.main import app
-from zhiyin_cli.row_messages import event_message, item_message, message_of
-from zhiyin_cli.row_source import RowSource
+from zhiyin_offline.rows.row_messages import event_message, item_message, message_of
+from zhiyin_offline.rows.row_source import RowSource
 
 
 def _convert(dataset: str, source: Path, out_dir: Path) -> None:

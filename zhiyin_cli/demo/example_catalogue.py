@@ -15,9 +15,9 @@ from zhiyin.retrieval.v1 import retrieval_service_pb2 as retrieval_pb2
 from zhiyin.retrieval.v1 import retrieval_service_pb2_grpc as retrieval_grpc
 from zhiyin_cli.connection import connect
 from zhiyin_cli.import_files import EVENTS, ITEMS, USERS, ImportKind, ImportOptions, run_import
-from zhiyin_cli.row_source import RowSource
 from zhiyin_cli.stack import StackPorts
 from zhiyin_cli.terminal import CommandFailed
+from zhiyin_offline.rows.row_source import RowSource
 
 _FOLDER = Path("examples/catalogue")
 _MARKER = "imported.json"

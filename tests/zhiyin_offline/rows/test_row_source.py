@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from zhiyin_cli.row_errors import ImportFailed
-from zhiyin_cli.row_source import RowSource
+from zhiyin_offline.rows.row_errors import ImportFailed
+from zhiyin_offline.rows.row_source import RowSource
 
 
 def test_json_lines_with_broken_rows_in_between(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from zhiyin.common.v1 import item_pb2
-from zhiyin_cli.row_errors import BadRow
+from zhiyin_offline.rows.row_errors import BadRow
 
 LIST_SEPARATOR = "|"
 _CELL_TYPES = ("string", "number", "bool", "list", "time")

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from zhiyin.ranking.v1 import ranking_service_pb2 as ranking_pb2
-from zhiyin_cli.row_errors import BadRow
-from zhiyin_cli.row_messages import event_message, item_message, message_of, user_message
-from zhiyin_cli.row_source import SourceRow
+from zhiyin_offline.rows.row_errors import BadRow
+from zhiyin_offline.rows.row_messages import event_message, item_message, message_of, user_message
+from zhiyin_offline.rows.row_source import SourceRow
 
 
 def _row(fields: dict[str, Any], line: int = 1) -> SourceRow:

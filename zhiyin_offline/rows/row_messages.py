@@ -9,16 +9,17 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from zhiyin.common.v1 import item_pb2
 from zhiyin.ranking.v1 import ranking_service_pb2 as ranking_pb2
-from zhiyin_cli.attribute_values import attribute_value, timestamp
-from zhiyin_cli.row_errors import BadRow
-from zhiyin_cli.row_source import SourceRow
+from zhiyin_offline.rows.attribute_values import attribute_value, timestamp
+from zhiyin_offline.rows.row_errors import BadRow
+from zhiyin_offline.rows.row_source import SourceRow
 
 _EVENT_PREFIX = "EVENT_TYPE_"
 Message = item_pb2.Item | ranking_pb2.Event | ranking_pb2.User
+M = TypeVar("M", bound=Message)
 EVENT_TYPES: dict[str, ranking_pb2.EventType.ValueType] = {
     name.removeprefix(_EVENT_PREFIX).lower(): ranking_pb2.EventType.Value(name)
     for name in ranking_pb2.EventType.keys()  # noqa: SIM118 - an enum wrapper, not a dictionary
@@ -26,7 +27,7 @@ EVENT_TYPES: dict[str, ranking_pb2.EventType.ValueType] = {
 }
 
 
-def message_of(row: SourceRow, build: Callable[[SourceRow], Message]) -> Message:
+def message_of(row: SourceRow, build: Callable[[SourceRow], M]) -> M:
     """Builds the message of a row that could be read. Raises BadRow with whatever is wrong with the row."""
     if row.fault:
         raise BadRow(row.fault)

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from zhiyin_cli.attribute_values import LIST_SEPARATOR, attributes_from_cells
-from zhiyin_cli.row_errors import BadRow, ImportFailed
+from zhiyin_offline.rows.attribute_values import LIST_SEPARATOR, attributes_from_cells
+from zhiyin_offline.rows.row_errors import BadRow, ImportFailed
 
 _SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".parquet")
 _PACKED = (".gz", ".zst")

@@ -1,0 +1,1 @@
+"""Offline evaluation: the services' own code on recorded events, beside baselines."""

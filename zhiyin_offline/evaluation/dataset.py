@@ -1,0 +1,155 @@
+"""A recorded catalogue and its events, as columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ranking_service.users.event import LogEntry
+from ranking_service.users.event_types import RULES, Repeat
+from zhiyin.common.v1.item_pb2 import Item
+from zhiyin.ranking.v1.ranking_service_pb2 import User
+from zhiyin_offline.rows.row_errors import ImportFailed
+from zhiyin_offline.rows.row_messages import event_message, item_message, message_of, user_message
+from zhiyin_offline.rows.row_source import RowSource
+
+Numbers = NDArray[np.int32]
+Times = NDArray[np.float64]
+_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet", ".csv")
+
+
+@dataclass(frozen=True)
+class Events:
+    """Events by rising time; those of the same time in the order of the file. One row an event, all columns length n.
+
+    Attributes:
+        user: User number.
+        item: Item number; -1 for an event without an item, or on one that the catalogue does not hold.
+        event_type: The zhiyin.ranking.v1.EventType number.
+        value: NaN where there is none.
+        time: Unix seconds.
+        strength: Signed, after the event-type table.
+    """
+
+    user: Numbers
+    item: Numbers
+    event_type: NDArray[np.int16]
+    value: NDArray[np.float64]
+    time: Times
+    strength: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Events:
+        """Some of the events, in their order when `rows` rises."""
+        return Events(
+            self.user[rows],
+            self.item[rows],
+            self.event_type[rows],
+            self.value[rows],
+            self.time[rows],
+            self.strength[rows],
+        )
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What an evaluation or a training reads.
+
+    Attributes:
+        items: The catalogue; an item's number is its place here.
+        user_ids: A user's number is its place here: everybody with an event.
+        users: Stored profiles by user id, of those who have one.
+        events: All events.
+    """
+
+    items: tuple[Item, ...]
+    user_ids: tuple[str, ...]
+    users: dict[str, User]
+    events: Events
+
+    @cached_property
+    def item_ids(self) -> tuple[str, ...]:
+        """Id by item number."""
+        return tuple(item.id for item in self.items)
+
+    @cached_property
+    def item_numbers(self) -> dict[str, int]:
+        """Item number by id."""
+        return {item.id: number for number, item in enumerate(self.items)}
+
+    def log(self, rows: NDArray[np.int64]) -> Iterator[LogEntry]:
+        """These events as the statistics fold them: sequence is the row + 1, the user's key the number + 1."""
+        events = self.events
+        for row in rows.tolist():
+            item, value = int(events.item[row]), float(events.value[row])
+            yield LogEntry(
+                row + 1,
+                int(events.user[row]) + 1,
+                self.item_ids[item] if item >= 0 else "",
+                int(events.event_type[row]),
+                None if np.isnan(value) else value,
+                float(events.time[row]),
+            )
+
+    @cached_property
+    def positive(self) -> NDArray[np.bool_]:
+        """Events that say something for an item of the catalogue, shape (events,): what targets are chosen from."""
+        return (self.events.item >= 0) & (self.events.strength > 0)
+
+
+def read_dataset(folder: Path) -> Dataset:
+    """Reads `items` and `events`, and `users` where there is one, as JSON Lines, CSV or Parquet.
+
+    Raises:
+        ImportFailed: A file is missing or a row cannot be read.
+    """
+    items = tuple(message_of(row, item_message) for row in _rows(folder, "items"))
+    numbers = {item.id: number for number, item in enumerate(items)}
+    user_numbers: dict[str, int] = {}
+    columns: list[tuple[int, int, int, float, float, float]] = []
+    for row in _rows(folder, "events"):
+        event = message_of(row, event_message)
+        value = event.value if event.HasField("value") else None
+        rule = RULES[event.type]
+        columns.append(
+            (
+                user_numbers.setdefault(event.user_id, len(user_numbers)),
+                numbers.get(event.item_id, -1) if rule.repeat is not Repeat.IGNORED else -1,
+                event.type,
+                np.nan if value is None else value,
+                event.time.seconds + event.time.nanos / 1e9,
+                rule.strength(value),
+            )
+        )
+    users = {}
+    if _find(folder, "users") is not None:
+        users = {user.id: user for user in (message_of(row, user_message) for row in _rows(folder, "users"))}
+    table = np.array(columns, dtype=np.float64).reshape(-1, 6)
+    table = table[np.argsort(table[:, 4], kind="stable")]
+    events = Events(
+        table[:, 0].astype(np.int32),
+        table[:, 1].astype(np.int32),
+        table[:, 2].astype(np.int16),
+        table[:, 3],
+        table[:, 4],
+        table[:, 5].astype(np.float32),
+    )
+    return Dataset(items, tuple(user_numbers), users, events)
+
+
+def _find(folder: Path, name: str) -> Path | None:
+    return next((path for suffix in _SUFFIXES if (path := folder / f"{name}{suffix}").exists()), None)
+
+
+def _rows(folder: Path, name: str) -> RowSource:
+    path = _find(folder, name)
+    if path is None:
+        raise ImportFailed(f"{folder} holds no {name}.jsonl (or .csv, .parquet)")
+    return RowSource(str(path))

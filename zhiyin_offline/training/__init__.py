@@ -1,0 +1,1 @@
+"""Training: what a deployment learns from its own events, as a bundle that ranking serves."""
