@@ -1,4 +1,4 @@
-"""The truth of the service: catalogues, items and, by `vector_rows`, their raw vectors in SQL.
+"""The truth of the service: catalogues, items and, by `vector_rows` and `space_rows`, their vectors in SQL.
 
 Methods take the connection of the transaction they belong to; `service_runtime.sql_writer` owns the ones that write.
 A catalogue's sequence number is taken from `catalog_head` inside the writing transaction, so commit order is sequence
@@ -17,6 +17,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from retrieval_service import store_schema as schema
+from retrieval_service.space_rows import SpaceRows
 from retrieval_service.vector_rows import ID_CHUNK, Connection, VectorRows
 from service_runtime import migrations, sql
 from service_runtime.only_writer import OnlyWriter
@@ -50,7 +51,7 @@ class ItemRow:
     payload: bytes
 
 
-class ItemStore(VectorRows):
+class ItemStore(VectorRows, SpaceRows):
     """Catalogues, items and vectors in one SQL database.
 
     Args:
@@ -149,6 +150,8 @@ class ItemStore(VectorRows):
         tables = (
             schema.items,
             schema.vectors,
+            schema.space_vectors,
+            schema.projections,
             schema.deletions,
             schema.request_ids,
             schema.spaces,
@@ -186,6 +189,16 @@ class ItemStore(VectorRows):
                 _select_items().where(schema.items.c.catalog_id == catalog_id, schema.items.c.item_id.in_(chunk))
             )
             found.update((row.item_id, _item_row(row)) for row in rows)
+        return found
+
+    def numbers(self, connection: Connection, catalog_id: int, ids: Sequence[str]) -> dict[str, int]:
+        """The numbers of those of the ids that exist."""
+        found: dict[str, int] = {}
+        c = schema.items.c
+        for start in range(0, len(ids), ID_CHUNK):
+            chunk = ids[start : start + ID_CHUNK]
+            query = sa.select(c.item_id, c.number).where(c.catalog_id == catalog_id, c.item_id.in_(chunk))
+            found.update((row.item_id, row.number) for row in connection.execute(query))
         return found
 
     def items_after(self, connection: Connection, catalog_id: int, after: str, limit: int) -> list[ItemRow]:

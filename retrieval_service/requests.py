@@ -17,8 +17,8 @@ from google.protobuf.message import Message
 from retrieval_service import conversions
 from retrieval_service.filters import Filter
 from retrieval_service.item_cache import Hidden
+from retrieval_service.named_spaces import SEMANTIC
 from retrieval_service.search import SearchInput, VectorQuery
-from retrieval_service.vector_rows import SEMANTIC
 from retrieval_service.write_messages import DeleteBatch, UpsertBatch
 from service_runtime.errors import NotFound
 from service_runtime.validation import Violations

@@ -10,8 +10,8 @@ from retrieval_service import conversions
 from retrieval_service.catalog_registry import CatalogState
 from retrieval_service.item_cache import Hidden
 from retrieval_service.item_store import CatalogRow
+from retrieval_service.named_spaces import SEMANTIC
 from retrieval_service.search import SearchOutput
-from retrieval_service.vector_rows import SEMANTIC
 from retrieval_service.write_messages import UpsertOutcome
 from service_runtime.errors import InvalidRequest, Violation
 from zhiyin.retrieval.v1 import retrieval_service_pb2 as pb

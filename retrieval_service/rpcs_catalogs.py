@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from retrieval_service import requests, responses
 from retrieval_service.catalog_registry import CatalogState
+from retrieval_service.named_spaces import SEMANTIC
 from retrieval_service.serving import Serving
-from retrieval_service.vector_rows import SEMANTIC
 from service_runtime.grpc_types import ServicerContext
 from service_runtime.validation import Violations
 from zhiyin.retrieval.v1 import retrieval_service_pb2 as pb

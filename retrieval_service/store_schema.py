@@ -13,7 +13,7 @@ from service_runtime.migrations import StoreSchema
 SCHEMA = StoreSchema(
     name="item store",
     folder=Path(__file__).parent / "store_revisions",
-    revisions=("items_0001", "items_0002", "items_0003"),
+    revisions=("items_0001", "items_0002", "items_0003", "items_0004"),
     first_tables=frozenset(
         {
             "catalogs",
@@ -83,6 +83,32 @@ spaces = Table(
     Column("mean", LargeBinary),  # float32, what is subtracted; NULL: nothing
     Column("mean_epoch", BigInteger, nullable=False),
     Column("changed_since_mean", BigInteger, nullable=False),
+    Column("centered", Integer, nullable=False, server_default="1"),
+    Column("published", Integer, nullable=False, server_default="1"),
+    Column("derived_from", Text, nullable=False, server_default=sa.text("''")),
+)
+# Apart from `spaces`: a map has hundreds of kilobytes, and SQLite writes a row anew as a whole.
+projections = Table(
+    "projections",
+    metadata,
+    _catalog_id(primary_key=True),
+    Column("space", Text, primary_key=True),
+    Column("version", BigInteger, primary_key=True, autoincrement=False),
+    Column("matrix", LargeBinary, nullable=False),  # float32, little-endian, (dimensions, semantic dimensions)
+    Column("bias", LargeBinary, nullable=False),  # float32, (dimensions,)
+    Column("source_mean", LargeBinary),  # float32, (semantic dimensions,); NULL: nothing is subtracted
+)
+# Vectors that were put into the spaces beside `semantic`; what is projected is not stored.
+space_vectors = Table(
+    "space_vectors",
+    metadata,
+    _catalog_id(primary_key=True),
+    Column("space", Text, primary_key=True),
+    Column("version", BigInteger, primary_key=True, autoincrement=False),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("data", LargeBinary, nullable=False),  # float32, little-endian; of length 1 where the metric is cosine
+    sa.Index("space_vectors_by_sequence", "catalog_id", "space", "version", "sequence"),
 )
 items = Table(
     "items",

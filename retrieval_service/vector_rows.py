@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
@@ -11,10 +12,10 @@ from numpy.typing import NDArray
 
 from retrieval_service import store_schema as schema
 from retrieval_service.centering import CenteringState
+from retrieval_service.named_spaces import SEMANTIC
 
 Connection = sa.Connection
 
-SEMANTIC = "semantic"
 ID_CHUNK = 500
 """Ids of one IN clause."""
 _LAST_NUMBER = 2**63 - 1
@@ -90,7 +91,7 @@ class VectorRows:
                 schema.vectors.c.catalog_id == catalog_id, schema.vectors.c.number.in_(chunk)
             )
             blobs.extend(connection.execute(query).scalars())
-        return _matrix(blobs, dimensions)
+        return matrix(blobs, dimensions)
 
     def put_vectors(
         self,
@@ -119,31 +120,18 @@ class VectorRows:
         self, connection: Connection, catalog_id: int, after: int, dimensions: int, page: int = 2000
     ) -> Iterator[VectorChanges]:
         """What happened to vectors after sequence number `after`, in parts; applying one again changes nothing."""
-        deleted = connection.execute(
-            sa.select(schema.deletions.c.number).where(
-                schema.deletions.c.catalog_id == catalog_id, schema.deletions.c.sequence > after
-            )
-        ).scalars()
-        gone = np.fromiter(deleted, dtype=np.int64)
+        gone = self.deleted_after(connection, catalog_id, after)
         if len(gone):
             yield VectorChanges(np.empty(0, np.int64), np.empty((0, dimensions), np.float32), gone)
-        # Page by page rather than by a cursor, which would outlive a consumer that fails, and its transaction.
         c = schema.vectors.c
-        sequence, number = after, _LAST_NUMBER
-        while True:
-            rows = connection.execute(
-                sa.select(c.sequence, c.number, c.data)
-                .where(c.catalog_id == catalog_id, c.sequence >= sequence)
-                .where(sa.or_(c.sequence > sequence, c.number > number))
-                .order_by(c.sequence, c.number)
-                .limit(page)
-            ).all()
-            if rows:
-                numbers = np.asarray([row.number for row in rows], dtype=np.int64)
-                yield VectorChanges(numbers, _matrix([row.data for row in rows], dimensions), np.empty(0, np.int64))
-                sequence, number = rows[-1].sequence, rows[-1].number
-            if len(rows) < page:
-                return
+        query = sa.select(c.sequence, c.number, c.data).where(c.catalog_id == catalog_id)
+        yield from paged(connection, query, c, after, dimensions, page)
+
+    def deleted_after(self, connection: Connection, catalog_id: int, after: int) -> NDArray[np.int64]:
+        """Numbers of the items that were deleted after sequence number `after`."""
+        where = (schema.deletions.c.catalog_id == catalog_id, schema.deletions.c.sequence > after)
+        deleted = connection.execute(sa.select(schema.deletions.c.number).where(*where)).scalars()
+        return np.fromiter(deleted, dtype=np.int64)
 
     def forget_deletions(self, connection: Connection, catalog_id: int, up_to: int) -> None:
         """Drops marks that no replay needs any more: every index starts at `up_to` or from nothing."""
@@ -151,5 +139,27 @@ class VectorRows:
         connection.execute(schema.deletions.delete().where(*where))
 
 
-def _matrix(blobs: Sequence[bytes], dimensions: int) -> NDArray[np.float32]:
+def paged(
+    connection: Connection, query: sa.Select[Any], columns: Any, after: int, dimensions: int, page: int
+) -> Iterator[VectorChanges]:
+    """Vectors of a query over (sequence, number, data) that were written after `after`, in that order, in parts."""
+    # Page by page rather than by a cursor, which would outlive a consumer that fails, and its transaction.
+    sequence, number = after, _LAST_NUMBER
+    while True:
+        rows = connection.execute(
+            query.where(columns.sequence >= sequence)
+            .where(sa.or_(columns.sequence > sequence, columns.number > number))
+            .order_by(columns.sequence, columns.number)
+            .limit(page)
+        ).all()
+        if rows:
+            numbers = np.asarray([row.number for row in rows], dtype=np.int64)
+            yield VectorChanges(numbers, matrix([row.data for row in rows], dimensions), np.empty(0, np.int64))
+            sequence, number = rows[-1].sequence, rows[-1].number
+        if len(rows) < page:
+            return
+
+
+def matrix(blobs: Sequence[bytes], dimensions: int) -> NDArray[np.float32]:
+    """Stored vectors as rows, shape (n, dimensions)."""
     return np.frombuffer(b"".join(blobs), dtype="<f4").reshape(len(blobs), dimensions).astype(np.float32, copy=False)
