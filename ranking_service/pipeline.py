@@ -18,7 +18,8 @@ from ranking_service.filters.filters import dropped_ids, in_order_of_weight
 from ranking_service.merge import merge
 from ranking_service.query import Query
 from ranking_service.scorers.nudges import nudges
-from ranking_service.scorers.weighted_sum import Scores, weighted_sum
+from ranking_service.scorers.scorer import Opinions, Scorer
+from ranking_service.scorers.weighted_sum import Scores
 from ranking_service.search_request import search_request, space_of
 from ranking_service.selectors.slate import Slate, Versions, make_slate
 from ranking_service.sources.source import Plan, Source
@@ -49,8 +50,24 @@ T = TypeVar("T")
 Asked = tuple[dict[SourceKind, Plan], SearchRequest]
 """The sources' plans, and the one request they make together."""
 
-Weights = Callable[[Taste], Mapping[SourceKind, float]]
-"""How much each source counts for a taste."""
+ScorerOf = Callable[[str], Scorer]
+"""What scores the candidates of a catalogue at this moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Everything that a list is made of, before it is ordered.
+
+    Attributes:
+        pool: The candidates that may be shown.
+        opinions: What the sources think of each.
+        reply: Retrieval's answer.
+    """
+
+    taste: Taste
+    pool: Pool
+    opinions: Opinions
+    reply: SearchResponse
 
 
 class Understands(Protocol):
@@ -72,7 +89,7 @@ class Recommender:
         self,
         understanding: Understands,
         sources: Sequence[Source],
-        weights: Weights,
+        scorer_of: ScorerOf,
         required: frozenset[SourceKind],
         encoder: Encoder,
         retrieval: Retrieval,
@@ -81,7 +98,7 @@ class Recommender:
         executor: Executor,
     ) -> None:
         """`required` sources fail the request when they fail; the others are reported in the journal and left out."""
-        self._understanding, self._sources, self._weights = understanding, sources, weights
+        self._understanding, self._sources, self._scorer_of = understanding, sources, scorer_of
         self._required = required
         self._encoder, self._retrieval, self._statistics = encoder, retrieval, statistics
         self._limits, self._executor = limits, executor
@@ -97,13 +114,25 @@ class Recommender:
         Raises:
             ZhiyinError: The catalogue is unknown, the filter wrong, retrieval down, or a required source failed.
         """
+        taste, plans, reply = await self._candidates(query, journal)
+        return await self._in_thread(self._rank, taste, plans, reply, journal, list_id or secrets.token_urlsafe(9))
+
+    async def judge(self, query: Query, journal: Journal) -> Judged:
+        """The candidates of a list and what speaks for each, as `make_list` scores them: what training learns from.
+
+        Raises:
+            ZhiyinError: As `make_list`.
+        """
+        taste, plans, reply = await self._candidates(query, journal)
+        return await self._in_thread(self._judge, taste, plans, reply, journal)
+
+    async def _candidates(self, query: Query, journal: Journal) -> tuple[Taste, dict[SourceKind, Plan], SearchResponse]:
         with journal.stage("user"):
             taste = await self._understanding.of(query, journal)
         with journal.stage("sources"):
             asked = await self._in_thread(self._ask, taste, journal)
         with journal.stage("retrieve"):
-            taste, plans, reply = await self._retrieve(taste, asked, journal)
-        return await self._in_thread(self._rank, taste, plans, reply, journal, list_id or secrets.token_urlsafe(9))
+            return await self._retrieve(taste, asked, journal)
 
     async def _in_thread(self, function: Callable[..., T], *arguments: object) -> T:
         """Runs what computes in a thread, so that the event loop goes on answering others."""
@@ -112,6 +141,15 @@ class Recommender:
     def _rank(
         self, taste: Taste, plans: Mapping[SourceKind, Plan], reply: SearchResponse, journal: Journal, list_id: str
     ) -> Slate:
+        judged = self._judge(taste, plans, reply, journal)
+        scorer = self._scorer_of(taste.query.catalog)
+        with journal.stage("score"):
+            scores = scorer.score(taste, judged.pool, judged.opinions)
+        with journal.stage("select"):
+            limits, versions = self._limits, self._versions(scorer.bundle, taste.query.catalog, reply)
+            return make_slate(list_id, taste, judged.pool, scores, limits.max_candidates, limits.max_length, versions)
+
+    def _judge(self, taste: Taste, plans: Mapping[SourceKind, Plan], reply: SearchResponse, journal: Journal) -> Judged:
         with journal.stage("merge"):
             pool = merge(plans, reply)
             metrics.CANDIDATES.observe(len(pool))
@@ -119,11 +157,8 @@ class Recommender:
                 metrics.SOURCE_CANDIDATES.labels(kind.name.lower()).inc(int(np.count_nonzero(said.ranks)))
         with journal.stage("filter"):
             pool = keep_allowed(pool, taste)
-        with journal.stage("score"):
-            scores = self.score(taste, plans, pool)
-        with journal.stage("select"):
-            limits, versions = self._limits, self._versions(taste.query.catalog, reply)
-            return make_slate(list_id, taste, pool, scores, limits.max_candidates, limits.max_length, versions)
+        with journal.stage("evidence"):
+            return Judged(taste, pool, self._opinions(taste, plans, pool), reply)
 
     def ask_sources(self, taste: Taste, journal: Journal) -> dict[SourceKind, Plan]:
         """Every source's plan. One that fails is reported and left out, if required it fails the list."""
@@ -174,16 +209,19 @@ class Recommender:
 
     def score(self, taste: Taste, plans: Mapping[SourceKind, Plan], pool: Pool) -> Scores:
         """The relevance of every candidate and what it is made of."""
+        return self._scorer_of(taste.query.catalog).score(taste, pool, self._opinions(taste, plans, pool))
+
+    def _opinions(self, taste: Taste, plans: Mapping[SourceKind, Plan], pool: Pool) -> Opinions:
         evidence = {}
         resolutions = {}
         for source in self._sources:
             if source.kind in plans and (values := source.evidence(taste, plans[source.kind], pool)) is not None:
                 evidence[source.kind] = values
                 resolutions[source.kind] = source.resolution
-        return weighted_sum(pool, evidence, resolutions, self._weights(taste), nudges(taste, pool))
+        return Opinions(evidence, resolutions, nudges(taste, pool))
 
-    def _versions(self, catalog: str, reply: SearchResponse) -> Versions:
-        return Versions("builtin", dict(reply.space_versions), reply.sequence, self._statistics.event_sequence(catalog))
+    def _versions(self, bundle: str, catalog: str, reply: SearchResponse) -> Versions:
+        return Versions(bundle, dict(reply.space_versions), reply.sequence, self._statistics.event_sequence(catalog))
 
 
 def keep_allowed(pool: Pool, taste: Taste) -> Pool:

@@ -13,8 +13,9 @@ from ranking_service.catalog_scout import CatalogScout
 from ranking_service.clients import Encoder, Retrieval
 from ranking_service.list_store import ListStore
 from ranking_service.lists import ListServer
-from ranking_service.pipeline import ListLimits, Recommender, Understands, Weights
+from ranking_service.pipeline import ListLimits, Recommender, ScorerOf, Understands
 from ranking_service.rerank import Reranker
+from ranking_service.scorers.scorer import BuiltinScorer
 from ranking_service.scorers.source_weights import source_weights
 from ranking_service.settings import RankingSettings
 from ranking_service.shelf import ShelfUnderstanding, shelf_weights
@@ -38,6 +39,7 @@ from service_runtime.signed_token import TokenSigner
 class Serving:
     """What the read side is made of."""
 
+    main: Recommender
     lists: ListServer
     shelves: ListServer
     reranker: Reranker
@@ -53,8 +55,12 @@ def build_serving(
     retrieval: Retrieval,
     signer: TokenSigner,
     executor: Executor,
+    scorer_of: ScorerOf | None = None,
 ) -> Serving:
-    """The read side. `executor` runs the arithmetic; close `scout` at the end."""
+    """The read side. `executor` runs the arithmetic; close `scout` at the end.
+
+    `scorer_of` gives what scores a catalogue's lists; None: the weights of the house.
+    """
     scout = CatalogScout(retrieval, settings.catalog_refresh_s)
     items = ItemCache(settings.item_cache_entries, settings.item_cache_age_s)
     understanding = Understanding(users, encoder, retrieval, items, scout)
@@ -63,19 +69,20 @@ def build_serving(
     store = ListStore(settings.list_store_bytes, settings.list_lifetime_s)
 
     def recommender(
-        who: Understands, sources: list[Source], weights: Weights, needed: frozenset[SourceKind]
+        who: Understands, sources: list[Source], scorer_of: ScorerOf, needed: frozenset[SourceKind]
     ) -> Recommender:
-        return Recommender(who, sources, weights, needed, encoder, retrieval, statistics, limits, executor)
+        return Recommender(who, sources, scorer_of, needed, encoder, retrieval, statistics, limits, executor)
 
     def lists(of: Recommender) -> ListServer:
         return ListServer(of, store, users, retrieval, statistics, signer, executor)
 
-    main = recommender(understanding, list_sources(settings, statistics), source_weights, required)
+    builtin, of_shelves = BuiltinScorer(source_weights), BuiltinScorer(shelf_weights)
+    main = recommender(understanding, list_sources(settings, statistics), scorer_of or (lambda _: builtin), required)
     shelf = recommender(
-        ShelfUnderstanding(understanding), shelf_sources(settings, statistics), shelf_weights, frozenset()
+        ShelfUnderstanding(understanding), shelf_sources(settings, statistics), lambda _: of_shelves, frozenset()
     )
     reranker = Reranker(main, understanding, retrieval, executor)
-    return Serving(lists(main), lists(shelf), reranker, scout, signer)
+    return Serving(main, lists(main), lists(shelf), reranker, scout, signer)
 
 
 def list_sources(settings: RankingSettings, statistics: Statistics) -> list[Source]:

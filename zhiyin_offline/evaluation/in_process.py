@@ -1,0 +1,229 @@
+"""The ranking service's own pipeline in this process, over recorded events: sources, scorers, diversity, nothing else.
+
+Only what is on the other side of a socket is replaced: users are read from the record as they were at a moment, the
+catalogue is in memory. Statistics are the service's, folded from the events that a method may learn from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ranking_service.pipeline import Judged, Recommender, ScorerOf
+from ranking_service.query import DEFAULT_DIVERSITY, Query
+from ranking_service.serving import build_serving
+from ranking_service.settings import RankingSettings
+from ranking_service.stages import Journal
+from ranking_service.statistics.catalog_statistics import CatalogStatistics
+from ranking_service.users.event_types import RULES
+from ranking_service.users.user_state import Interaction, UserState
+from ranking_service.vector_cache import TextVector
+from service_runtime.attributes import from_proto
+from service_runtime.errors import DependencyUnavailable
+from service_runtime.request_context import Deadline, RequestContext, enter
+from service_runtime.signed_token import TokenSigner
+from zhiyin_offline.evaluation.dataset import Dataset
+from zhiyin_offline.evaluation.memory_catalog import MemoryCatalog
+
+CATALOG = "default"
+T = TypeVar("T")
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Who a list is for and when.
+
+    Attributes:
+        user: User number.
+        history: Rows of the user's events that may be known, rising.
+        now: Unix seconds.
+    """
+
+    user: int
+    history: Rows
+    now: float
+
+
+class RecordedStatistics:
+    """The `Statistics` of one catalogue over a record."""
+
+    def __init__(self, dataset: Dataset, half_life_s: float) -> None:
+        self._dataset = dataset
+        self._folded = CatalogStatistics(half_life_s)
+
+    def fold(self, rows: Rows) -> None:
+        """Takes events in; rows rise over all calls."""
+        if len(rows):
+            self._folded.apply(list(self._dataset.log(rows)), int(rows[-1]) + 1)
+
+    def popular(self, catalog: str, now: float, limit: int) -> list[tuple[str, float]]:
+        """As in `Statistics`."""
+        return self._folded.popular(now, limit)
+
+    def transitions(self, catalog: str, weighted_items: Mapping[str, float], limit: int) -> list[tuple[str, float]]:
+        """As in `Statistics`."""
+        return self._folded.following(weighted_items, limit)
+
+    def event_sequence(self, catalog: str) -> int:
+        """As in `Statistics`."""
+        return self._folded.sequence
+
+
+class RecordedUsers:
+    """The `UserReader` over a record: each user as they were when `asked` is for."""
+
+    def __init__(self, dataset: Dataset, max_recent: int) -> None:
+        self._dataset, self._max_recent = dataset, max_recent
+        self.asked = Asked(0, np.empty(0, np.int64), 0.0)
+
+    async def read(self, catalog: str, user_id: str, consistency_token: str = "") -> UserState:
+        """As in `UserReader`."""
+        dataset, events, rows = self._dataset, self._dataset.events, self.asked.history
+        profile = dataset.users.get(user_id)
+        seen, hidden, recent = set(), set(), []
+        for row in rows.tolist():
+            kind, number = int(events.event_type[row]), int(events.item[row])
+            rule = RULES[kind]
+            item_id = dataset.item_ids[number] if number >= 0 else ""
+            if item_id and rule.marks_seen(_value(events.value[row])):
+                seen.add(item_id)
+            if item_id and rule.hides:
+                hidden.add(item_id)
+            if item_id and rule.in_history:
+                recent.append(
+                    Interaction(item_id, kind, float(events.strength[row]), float(events.time[row]), sequence=row + 1)
+                )
+        return UserState(
+            user_id,
+            known=bool(len(rows)) or profile is not None,
+            profile=profile.profile if profile else "",
+            attributes=from_proto(profile.attributes) if profile else {},
+            follows=tuple(profile.follows) if profile else (),
+            recent=tuple(recent[-self._max_recent :]),
+            seen=frozenset(seen),
+            hidden=frozenset(hidden),
+            version=len(rows),
+            key=self.asked.user + 1,
+        )
+
+
+class NoEncoder:
+    """The `Encoder` where none is at hand: profile texts are then left out, as while the encoder is down."""
+
+    async def embed(self, texts: Sequence[str]) -> list[TextVector]:
+        """As in `Encoder`."""
+        raise DependencyUnavailable("encoder", "is not part of this evaluation")
+
+    def forget(self) -> None:
+        """As in `Encoder`."""
+
+
+class InlineExecutor(Executor):
+    """Runs at once: nothing else waits for this event loop."""
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """See `Executor`."""
+        done: Future[T] = Future()
+        try:
+            done.set_result(fn(*args, **kwargs))
+        except BaseException as error:
+            done.set_exception(error)
+        return done
+
+
+class RecordedService:
+    """Ranking over a record.
+
+    Args:
+        dataset: The record.
+        catalog: Its items, with their spaces.
+        settings: Of the ranking service.
+        scorer_of: See `build_serving`.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        catalog: MemoryCatalog,
+        settings: RankingSettings | None = None,
+        scorer_of: ScorerOf | None = None,
+    ) -> None:
+        settings = settings or RankingSettings()
+        self._dataset = dataset
+        self.statistics = RecordedStatistics(dataset, settings.popularity_half_life_days * 86_400.0)
+        self._users = RecordedUsers(dataset, settings.max_recent_interactions)
+        self._serving = build_serving(
+            settings,
+            self._users,
+            self.statistics,
+            NoEncoder(),
+            catalog,
+            TokenSigner(b"evaluation" * 4),
+            InlineExecutor(),
+            scorer_of,
+        )
+
+    @property
+    def recommender(self) -> Recommender:
+        """What makes its lists."""
+        return self._serving.main
+
+    def lists(
+        self, asked: Sequence[Asked], k: int, diversity: float = DEFAULT_DIVERSITY, include_history: bool = False
+    ) -> NDArray[np.int32]:
+        """The first k items of everybody's list, as item numbers, shape (asked, k), -1 where a list is shorter."""
+        numbers = self._dataset.item_numbers
+
+        async def make(query: Query) -> list[int]:
+            slate = await self.recommender.make_list(query, Journal(), "evaluation")
+            return [numbers[slate.items[place.row].id] for place in islice(slate.places(), k)]
+
+        out = np.full((len(asked), k), -1, np.int32)
+        for row, places in enumerate(self._run(asked, make, diversity, include_history)):
+            out[row, : len(places)] = places
+        return out
+
+    def judge(self, asked: Sequence[Asked], read: Callable[[Judged], T], include_history: bool = False) -> list[T]:
+        """What `read` makes of everybody's candidates, before they are ordered."""
+
+        async def make(query: Query) -> T:
+            return read(await self.recommender.judge(query, Journal()))
+
+        return self._run(asked, make, 0.0, include_history)
+
+    def _run(
+        self, asked: Sequence[Asked], make: Callable[[Query], Awaitable[T]], diversity: float, include_history: bool
+    ) -> list[T]:
+        async def all_of_them() -> list[T]:
+            return [await self._one(one, make, diversity, include_history) for one in asked]
+
+        return asyncio.run(all_of_them())
+
+    async def _one(
+        self, asked: Asked, make: Callable[[Query], Awaitable[T]], diversity: float, include_history: bool
+    ) -> T:
+        enter(RequestContext("evaluation", Deadline.after(60.0)))
+        self._users.asked = asked
+        items = self._dataset.events.item[asked.history]
+        known = frozenset(self._dataset.item_ids[item] for item in np.unique(items[items >= 0]).tolist())
+        query = Query(
+            CATALOG,
+            self._dataset.user_ids[asked.user],
+            excluded=frozenset() if include_history else known,
+            include_seen=include_history,
+            diversity=diversity,
+            now=asked.now,
+        )
+        return await make(query)
+
+
+def _value(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
