@@ -1,0 +1,1 @@
+"""What lists are worth: accuracy, variety, ratings, and how sure that is."""
