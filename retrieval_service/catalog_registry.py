@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from retrieval_service.directory import Directory
 from retrieval_service.item_store import CatalogRow
+from retrieval_service.named_spaces import LiveSpaces
 from retrieval_service.vector_rows import SpaceRow
 from service_runtime.errors import NotFound
 
@@ -21,11 +22,13 @@ class CatalogState:
         row: As stored.
         directory: Ids and filters.
         space: The semantic space; None until the first vector.
+        spaces: The live versions of all others; replaced as a whole, so a reader that takes it once sees one state.
     """
 
     row: CatalogRow
     directory: Directory
     space: SpaceRow | None = None
+    spaces: LiveSpaces = field(default_factory=LiveSpaces)
 
 
 class CatalogRegistry:

@@ -19,10 +19,12 @@ from retrieval_service.catalog_registry import DEFAULT_CATALOG, CatalogRegistry,
 from retrieval_service.directory import Directory
 from retrieval_service.encoder_client import TextEncoder
 from retrieval_service.index_host import IndexHost
+from retrieval_service.index_messages import IndexChange
 from retrieval_service.item import passage_hash
 from retrieval_service.item_cache import ItemCache
 from retrieval_service.item_store import CatalogRow, ItemStore
 from retrieval_service.item_writes import ItemWrites
+from retrieval_service.space_messages import SpacesChanged, VectorsPut
 from retrieval_service.upsert_plan import UpsertPlan
 from retrieval_service.vector_rows import Connection
 from retrieval_service.write_messages import (
@@ -122,11 +124,11 @@ class CatalogWriter:
         for _ in range(_MAX_ROUNDS):
 
             def write(connection: Connection) -> Committed:
-                row = self._catalog(connection, batch.catalog)
+                row = self.catalog(connection, batch.catalog)
                 return self._writes.commit_upsert(connection, row, batch, prepared.encoded, datetime.now(UTC))
 
             try:
-                done = await self._submit(write, batch.size_bytes)
+                done = await self.submit(write, batch.size_bytes)
             except NeedsVectorsError as error:
                 await self._encode(prepared, error.passages)
                 continue
@@ -139,10 +141,10 @@ class CatalogWriter:
         """Deletes items; returns when that is durable and no search finds them."""
 
         def write(connection: Connection) -> Committed:
-            row = self._catalog(connection, batch.catalog)
+            row = self.catalog(connection, batch.catalog)
             return self._writes.commit_delete(connection, row.catalog_id, batch)
 
-        done = await self._submit(write, batch.size_bytes)
+        done = await self.submit(write, batch.size_bytes)
         assert isinstance(done, ItemsCommitted)
         assert isinstance(done.outcome, DeleteOutcome)
         return done.outcome
@@ -153,7 +155,7 @@ class CatalogWriter:
         def write(connection: Connection) -> Committed:
             return self._writes.create_catalog(connection, name, display_name, max_items)
 
-        done = await self._submit(write, 256)
+        done = await self.submit(write, 256)
         assert isinstance(done, CatalogCreated)
         return done.row
 
@@ -161,10 +163,10 @@ class CatalogWriter:
         """Changes some settings, by the names of `CatalogRow`; returns all of them."""
 
         def write(connection: Connection) -> Committed:
-            row = dataclasses.replace(self._catalog(connection, name), **settings)
+            row = dataclasses.replace(self.catalog(connection, name), **settings)
             return self._writes.change_catalog(connection, row)
 
-        done = await self._submit(write, 256)
+        done = await self.submit(write, 256)
         assert isinstance(done, CatalogChanged)
         return done.row
 
@@ -172,10 +174,10 @@ class CatalogWriter:
         """Drops a catalogue for good; returns how many items went with it. `default` is emptied and stays."""
 
         def write(connection: Connection) -> Committed:
-            row = self._catalog(connection, name)
+            row = self.catalog(connection, name)
             return self._writes.drop_catalog(connection, row, keep_empty=name == DEFAULT_CATALOG)
 
-        done = await self._submit(write, 256)
+        done = await self.submit(write, 256)
         assert isinstance(done, CatalogDropped)
         return done.deleted_items
 
@@ -186,7 +188,7 @@ class CatalogWriter:
             self._store.forget_deletions(connection, catalog_id, up_to)
             return None
 
-        await self._submit(write, 64)
+        await self.submit(write, 64)
 
     # ---- after the commit
 
@@ -206,7 +208,11 @@ class CatalogWriter:
                     self._registry.drop(catalog_id)
                     if successor is not None:
                         self._apply_created(successor)
-                    self._host.drop(catalog_id)
+                    self._host.drop_catalog(catalog_id)
+                case SpacesChanged():
+                    self._apply_spaces(done)
+                case VectorsPut(change):
+                    self._apply_put(change)
                 case _:
                     pass
 
@@ -223,7 +229,8 @@ class CatalogWriter:
         state = self._registry.find(change.catalog_id)
         if state is None:
             return  # dropped by a later write of the same group
-        self._host.apply(change)
+        for each in (change, *done.followed):
+            self._host.apply(each)
         if done.space is not None:
             state.space = done.space
         state.directory.apply(change.sequence, done.items, done.kinds)
@@ -231,10 +238,30 @@ class CatalogWriter:
             outcome = "deleted" if item.new is None else "created" if item.old is None else "changed"
             metrics.ITEMS_WRITTEN.labels(outcome).inc()
 
+    def _apply_spaces(self, done: SpacesChanged) -> None:
+        state = self._registry.find(done.key.catalog_id)
+        if state is None:
+            return
+        state.spaces = done.spaces
+        if done.sequence is not None:
+            state.directory.apply(done.sequence, (), {})
+        if done.dropped:
+            self._host.drop(done.key)
+
+    def _apply_put(self, change: IndexChange) -> None:
+        state = self._registry.find(change.catalog_id)
+        if state is not None:
+            self._host.apply(change)
+            state.directory.apply(change.sequence, (), {})
+
     # ---- parts
 
-    def _catalog(self, connection: Connection, name: str) -> CatalogRow:
-        """The catalogue as this transaction sees it: an earlier write of the group may have dropped it."""
+    def catalog(self, connection: Connection, name: str) -> CatalogRow:
+        """The catalogue as this transaction sees it: an earlier write of the group may have dropped it.
+
+        Raises:
+            NotFound: There is none of that name.
+        """
         row = self._store.catalog(connection, name)
         if row is None:
             raise NotFound("catalog", name)
@@ -247,7 +274,12 @@ class CatalogWriter:
         for passage, vector, truncated in zip(passages, encoded.vectors, encoded.truncated, strict=True):
             prepared.encoded[passage_hash(passage)] = EncodedPassage(vector, truncated, encoded.fingerprint)
 
-    async def _submit(self, write: Callable[[Connection], Committed], size_bytes: int) -> Committed:
+    async def submit(self, write: Callable[[Connection], Committed], size_bytes: int) -> Committed:
+        """Commits and applies a write.
+
+        Raises:
+            ZhiyinError: Whatever the write raised, or the writer.
+        """
         assert self._queue is not None
         return await self._queue.submit(write, size_bytes)
 

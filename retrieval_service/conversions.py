@@ -11,7 +11,6 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from numpy.typing import NDArray
 
 from retrieval_service import filters
-from retrieval_service.centering import unit
 from retrieval_service.item import Item
 from retrieval_service.item_cache import Hidden
 from service_runtime import attributes
@@ -230,7 +229,7 @@ class _FilterReader:
 
 # ---- vectors
 
-_DTYPES: dict[int, np.dtype[Any]] = {
+DTYPES: dict[int, np.dtype[Any]] = {
     embedding_pb2.VECTOR_DTYPE_UNSPECIFIED: np.dtype("<f4"),
     embedding_pb2.VECTOR_DTYPE_FLOAT32: np.dtype("<f4"),
     embedding_pb2.VECTOR_DTYPE_FLOAT16: np.dtype("<f2"),
@@ -240,8 +239,8 @@ _DTYPES: dict[int, np.dtype[Any]] = {
 def vector_from_proto(
     violations: Violations, path: str, message: embedding_pb2.Embedding
 ) -> NDArray[np.float32] | None:
-    """A vector, shape (dimensions,), length 1; None when something is wrong with it, which is then noted."""
-    dtype = _DTYPES.get(message.dtype)
+    """A vector, shape (dimensions,), as long as it came; None when something is wrong with it, which is then noted."""
+    dtype = DTYPES.get(message.dtype)
     if dtype is None:
         violations.add(f"{path}.dtype", "is unknown; use FLOAT32 or FLOAT16")
         return None
@@ -256,7 +255,7 @@ def vector_from_proto(
     if not np.isfinite(vector).all() or not vector.any():
         violations.add(f"{path}.data", "has NaN or infinity, or is the zero vector")
         return None
-    return np.asarray(unit(vector[None, :])[0])
+    return vector.astype(np.float32)
 
 
 def matrix_from_proto(message: embedding_pb2.EmbeddingMatrix) -> NDArray[np.float32]:
@@ -265,7 +264,7 @@ def matrix_from_proto(message: embedding_pb2.EmbeddingMatrix) -> NDArray[np.floa
     Raises:
         ValueError: It is not what it says it is.
     """
-    rows: NDArray[np.float32] = np.frombuffer(message.data, dtype=_DTYPES[message.dtype]).astype(np.float32)
+    rows: NDArray[np.float32] = np.frombuffer(message.data, dtype=DTYPES[message.dtype]).astype(np.float32)
     return rows.reshape(message.rows, message.dimensions)
 
 

@@ -30,6 +30,7 @@ from retrieval_service.index_messages import (
     search_frame,
 )
 from retrieval_service.item_store import ItemStore
+from retrieval_service.named_spaces import IndexKey
 from retrieval_service.worker_client import IndexWorkerProcess, WorkerFailedError, WorkerGoneError
 from service_runtime.errors import DependencyUnavailable
 from service_runtime.telemetry import get_logger
@@ -37,6 +38,8 @@ from service_runtime.telemetry import get_logger
 _log = get_logger(__name__)
 
 _START_ATTEMPTS = 3
+# How long a new version waits for a worker that is being replaced.
+_LOAD_WAIT_S = 30.0
 # A restart shorter than this is not worth leaving the load balancer for: calls wait for it.
 _RESTART_GRACE_S = 2.0
 _PING_PERIOD_S = 2.0
@@ -64,10 +67,11 @@ class IndexHost:
         self._on_fatal = on_fatal
         self._hung_after_s = hung_after_s
         self._worker: IndexWorkerProcess | None = None
-        self._figures: dict[int, IndexFigures] = {}
+        self._figures: dict[IndexKey, IndexFigures] = {}
         self._notices: deque[tuple[int | None, str]] = deque(maxlen=64)
         self.restarts = 0
         self._changing = threading.RLock()  # held while the worker is written to or replaced
+        self._loading = threading.Lock()  # of one version at a time
         self._switched = threading.Condition()
         self._down_since: float | None = time.monotonic()
         self._closing = threading.Event()
@@ -76,11 +80,11 @@ class IndexHost:
 
     # ---- life
 
-    def start(self, catalog_ids: Sequence[int]) -> None:
-        """Starts a worker with the indexes of these catalogues; returns when they are searchable."""
+    def start(self, keys: Sequence[IndexKey]) -> None:
+        """Starts a worker with these indexes; returns when they are searchable."""
         with self._changing:
-            self._filler.forget_others(catalog_ids)
-            self._figures = {catalog_id: IndexFigures() for catalog_id in catalog_ids}
+            self._filler.forget_others(keys)
+            self._figures = {key: IndexFigures() for key in keys}
             self._switch_to(self._filled_worker())
 
     def close(self) -> None:
@@ -102,12 +106,16 @@ class IndexHost:
     def apply(self, change: IndexChange) -> None:
         """Makes a committed write searchable, on a new worker when the old one dies.
 
+        A version of a named space that is not loaded yet reads the write from the store when it is.
+
         Raises:
             WorkerGoneError: No worker can be had.
             WorkerFailedError: The worker refuses the write, which it must not.
         """
         with self._changing:
-            figures = self._figures.setdefault(change.catalog_id, IndexFigures())
+            if not change.key.semantic and change.key not in self._figures:
+                return
+            figures = self._figures.setdefault(change.key, IndexFigures())
             figures.changed_since_snapshot += len(change.numbers) + len(change.deleted)
             worker = self._live_worker()
             try:
@@ -116,57 +124,103 @@ class IndexHost:
                 self._replace(worker)  # the successor reads the write from the store
         self.changed.set()
 
-    def drop(self, catalog_id: int) -> None:
+    def drop(self, key: IndexKey) -> None:
         """Forgets an index and its snapshots."""
         with self._changing:
-            self._figures.pop(catalog_id, None)
+            self._figures.pop(key, None)
             worker = self._live_worker()
             try:
-                worker.call({"op": "drop", "key": str(catalog_id)})
+                worker.call({"op": "drop", "key": str(key)})
             except WorkerGoneError:
                 self._replace(worker)
-            shutil.rmtree(self.folder(catalog_id), ignore_errors=True)
+            shutil.rmtree(self.folder(key), ignore_errors=True)
+
+    def drop_catalog(self, catalog_id: int) -> None:
+        """Forgets all indexes of a catalogue and their snapshots."""
+        with self._changing:
+            for key in {IndexKey(catalog_id), *(key for key in self._figures if key.catalog_id == catalog_id)}:
+                self.drop(key)
+
+    def load(self, key: IndexKey) -> bool:
+        """Makes a version of a named space searchable under its present mean; False: it is gone.
+
+        Fills the index beside what is searched, and lets writes wait only while it catches up. Safe to call again.
+
+        Raises:
+            DependencyUnavailable: No worker stayed alive for it.
+        """
+        with self._loading:
+            for _ in range(_START_ATTEMPTS):
+                live = self._figures.get(key)
+                if live is not None and live.epoch == self.wanted_epoch(key):
+                    return True
+                worker = self._worker or self._wait_for_successor(None, _LOAD_WAIT_S)
+                try:
+                    figures = IndexFigures()
+                    if not self._filler.prepare(worker, key, figures, from_snapshot=False):
+                        return False
+                    with self._changing:
+                        if self._worker is not worker:
+                            continue
+                        if not self._filler.finish(worker, key, figures):
+                            return False
+                        self._filler.put_in_place(worker, key)
+                        self._figures[key] = figures
+                    self.changed.set()
+                    return True
+                except WorkerGoneError:
+                    self._wait_for_successor(worker, _LOAD_WAIT_S)
+            raise DependencyUnavailable("index_worker", f"did not live long enough to load {key}")
 
     def _apply_to(self, worker: IndexWorkerProcess, change: IndexChange, figures: IndexFigures) -> None:
         if change.recentered and not figures.has_graph:
             # Every vector changes: fill a second index beside the first and let it take the first one's place.
-            self._filler.fill(worker, change.catalog_id, figures, from_snapshot=False)
+            self._filler.fill(worker, change.key, figures, from_snapshot=False)
             return
-        frame = {"op": "apply", "key": str(change.catalog_id), "sequence": change.sequence}
+        frame = {"op": "apply", "key": str(change.key), "sequence": change.sequence}
         try:
             reply, _ = worker.call(frame, (change.numbers, change.vectors, change.deleted))
         except WorkerFailedError as error:
             if error.kind != "unknown_index":
                 raise
-            self._filler.fill(worker, change.catalog_id, figures)  # its first vectors
+            self._filler.fill(worker, change.key, figures)  # its first vectors
         else:
             figures.take(reply)
 
     # ---- reads
 
     def search(
-        self, catalog_id: int, queries: Sequence[HostQuery], timeout_s: float
+        self, key: IndexKey, queries: Sequence[HostQuery], timeout_s: float
     ) -> tuple[list[HostHits], int] | None:
-        """Answers queries over one state, with that state's sequence; None: the catalogue has no index yet.
+        """Answers queries over one state, with that state's sequence; None: there is no such index (yet).
 
         Raises:
             DependencyUnavailable: No worker answered in time.
         """
         queries_asked, arrays = search_frame(queries)
-        frame = {"op": "search", "key": str(catalog_id), "queries": queries_asked}
+        frame = {"op": "search", "key": str(key), "queries": queries_asked}
         answer = self._ask(frame, arrays, timeout_s=timeout_s)
         return None if answer is None else search_answer(*answer)
 
-    def vectors(self, catalog_id: int, numbers: Sequence[int], timeout_s: float) -> NDArray[np.float16] | None:
+    def scores(
+        self, key: IndexKey, queries: Sequence[HostQuery], numbers: Sequence[int], timeout_s: float
+    ) -> NDArray[np.float64] | None:
+        """Scores of some items by some queries, shape (queries, items), NaN where there is none; None: no index yet."""
+        queries_asked, arrays = search_frame(queries)
+        frame = {"op": "scores", "key": str(key), "queries": queries_asked}
+        answer = self._ask(frame, (*arrays, np.asarray(numbers, dtype=np.int64)), timeout_s=timeout_s)
+        return None if answer is None else answer[1][0]
+
+    def vectors(self, key: IndexKey, numbers: Sequence[int], timeout_s: float) -> NDArray[np.float16] | None:
         """Vectors of items as the space compares them, zeros where there is none; None: no index yet."""
-        frame = {"op": "vectors", "key": str(catalog_id)}
+        frame = {"op": "vectors", "key": str(key)}
         answer = self._ask(frame, (np.asarray(numbers, dtype=np.int64),), timeout_s=timeout_s)
         return None if answer is None else answer[1][0]
 
-    def figures(self, catalog_id: int) -> IndexFigures:
+    def figures(self, key: IndexKey) -> IndexFigures:
         """What is known of an index, as of now."""
-        figures = self._figures.get(catalog_id, IndexFigures())
-        answer = self._ask({"op": "stats", "key": str(catalog_id)}, (), timeout_s=5.0)
+        figures = self._figures.get(key, IndexFigures())
+        answer = self._ask({"op": "stats", "key": str(key)}, (), timeout_s=5.0)
         if answer is not None:
             figures.take(answer[0])
         return figures
@@ -210,8 +264,8 @@ class IndexHost:
         """A new worker with every index, in step with the store as of now."""
         worker = IndexWorkerProcess()
         try:
-            for catalog_id, figures in list(self._figures.items()):
-                self._filler.fill(worker, catalog_id, figures)
+            for key, figures in list(self._figures.items()):
+                self._filler.fill(worker, key, figures)
         except BaseException:
             worker.close()
             raise
@@ -278,21 +332,23 @@ class IndexHost:
         """Blue/green: fills a successor beside the serving worker, catches up, switches, ends the old one."""
         started = time.monotonic()
         with self._changing:
-            catalog_ids = list(self._figures)
-        figures = {catalog_id: IndexFigures() for catalog_id in catalog_ids}
+            figures = {key: IndexFigures() for key in self._figures}
         successor = IndexWorkerProcess()
         try:
-            for catalog_id, own in figures.items():
-                self._filler.fill(successor, catalog_id, own)
+            for key, own in figures.items():
+                self._filler.fill(successor, key, own)
             with self._changing:
-                for catalog_id, live in list(self._figures.items()):
-                    own = figures.setdefault(catalog_id, IndexFigures())
+                for key, live in list(self._figures.items()):
+                    own = figures.setdefault(key, IndexFigures())
                     if own.sequence == 0:
-                        self._filler.fill(successor, catalog_id, own)
+                        self._filler.fill(successor, key, own)
+                    elif own.epoch < live.epoch and not (key.semantic and own.has_graph):
+                        # Its mean was set meanwhile. A semantic graph keeps the old one until its next snapshot.
+                        self._filler.fill(successor, key, own, from_snapshot=False)
                     else:
-                        self._filler.catch_up(successor, catalog_id, own)
+                        self._filler.catch_up(successor, key, own)
                     own.changed_since_snapshot = live.changed_since_snapshot
-                    self._figures[catalog_id] = own
+                    self._figures[key] = own
                 for dropped in figures.keys() - self._figures.keys():
                     successor.call({"op": "drop", "key": str(dropped)})
                 old = self._worker
@@ -308,22 +364,28 @@ class IndexHost:
 
     # ---- for the maintenance
 
-    def known(self) -> list[tuple[int, IndexFigures]]:
-        """Catalogues with what is known of their indexes; the figures are live."""
+    def known(self) -> list[tuple[IndexKey, IndexFigures]]:
+        """Indexes with what is known of them; the figures are live."""
         return list(self._figures.items())
 
-    def wanted_epoch(self, catalog_id: int) -> int:
+    def oldest_snapshot(self, catalog_id: int) -> int:
+        """The sequence of the oldest snapshot that an index of a catalogue would start from; 0: none has one."""
+        found = [figures.snapshot for key, figures in self.known() if key.catalog_id == catalog_id]
+        return min((info.sequence for info in found if info is not None), default=0)
+
+    def wanted_epoch(self, key: IndexKey) -> int:
         """The epoch of the mean that the index should have."""
-        return self._filler.wanted_epoch(catalog_id)
+        return self._filler.wanted_epoch(key)
 
-    def folder(self, catalog_id: int) -> Path:
-        """Where the snapshots of a catalogue are."""
-        return self._filler.folder(catalog_id)
+    def folder(self, key: IndexKey) -> Path:
+        """Where the snapshots of an index are."""
+        return self._filler.folder(key)
 
-    def refill(self, catalog_id: int, figures: IndexFigures) -> None:
+    def refill(self, key: IndexKey, figures: IndexFigures) -> None:
         """Fills a small index anew from the store, without its dead rows."""
         with self._changing:
-            self._filler.fill(self._live_worker(), catalog_id, figures, from_snapshot=False)
+            if self._figures.get(key) is figures:  # else it was dropped or filled anew meanwhile
+                self._filler.fill(self._live_worker(), key, figures, from_snapshot=False)
 
     def notice(self, catalog_id: int | None, text: str) -> None:
         """Keeps a problem that was found and mended for GetCatalogStats; one that comes again is kept once."""

@@ -17,6 +17,7 @@ from enum import Enum
 from retrieval_service import metrics, snapshot
 from retrieval_service.index_host import IndexHost
 from retrieval_service.index_messages import IndexFigures
+from retrieval_service.named_spaces import IndexKey
 from retrieval_service.snapshot import SnapshotDamagedError
 from retrieval_service.snapshot_process import SnapshotFailedError, build_snapshot
 from retrieval_service.worker_client import WorkerFailedError, WorkerGoneError
@@ -90,7 +91,8 @@ class IndexMaintenance:
         host: Of the indexes.
         database_url: Of the item store, for the snapshot process.
         settings: When what is due.
-        on_snapshot: Told catalogue and sequence of each new snapshot: older deletion marks are not needed any more.
+        on_snapshot: Told, after each new snapshot, catalogue and sequence of the oldest one that an index of it starts
+            from: older deletion marks are not needed any more.
     """
 
     def __init__(
@@ -116,10 +118,10 @@ class IndexMaintenance:
         if self._thread.is_alive():
             self._thread.join()
         until = time.monotonic() + self._settings.snapshot_at_close_s
-        for catalog_id, figures in self._host.known():
+        for key, figures in self._host.known():
             left = until - time.monotonic()
             if figures.has_graph and figures.changed_since_snapshot and left > 0:
-                self._snapshot(catalog_id, figures, left, stop=None)
+                self._snapshot(key, figures, left, stop=None)
 
     def _run(self) -> None:
         while not self._closing.is_set():
@@ -128,36 +130,36 @@ class IndexMaintenance:
             if self._closing.wait(timeout=0.05):  # lets a burst of writes pass as one
                 return
             try:
-                for catalog_id, figures in self._host.known():
-                    self._look_after(catalog_id, figures)
+                for key, figures in self._host.known():
+                    self._look_after(key, figures)
             except (WorkerGoneError, WorkerFailedError, StoreUnavailable, OSError, TimeoutError) as error:
                 # The watcher replaces a dead worker; everything else is tried again in a while.
                 _log.warning("index_maintenance_failed", error=repr(error))
                 self._closing.wait(timeout=_AFTER_FAILURE_S)
 
-    def _look_after(self, catalog_id: int, figures: IndexFigures) -> None:
+    def _look_after(self, key: IndexKey, figures: IndexFigures) -> None:
         age_s = time.monotonic() - figures.snapshot_tried_at
-        wanted = self._host.wanted_epoch(catalog_id) if figures.has_graph else figures.epoch
+        wanted = self._host.wanted_epoch(key) if figures.has_graph else figures.epoch
         action = due(figures, wanted, age_s, self._settings)
         if action is Action.REFILL:
-            self._host.refill(catalog_id, figures)
+            self._host.refill(key, figures)
         elif action is not Action.NOTHING:
-            _log.info("index_maintenance", catalog_id=catalog_id, action=action.value)
-            made = self._snapshot(catalog_id, figures, _BUILD_TIMEOUT_S, self._closing)
+            _log.info("index_maintenance", index=str(key), action=action.value)
+            made = self._snapshot(key, figures, _BUILD_TIMEOUT_S, self._closing)
             if made and action is Action.TAKE_OVER:
                 self._host.take_over()
             elif not made:
                 self._closing.wait(timeout=_AFTER_FAILURE_S)
 
-    def _snapshot(self, catalog_id: int, figures: IndexFigures, timeout_s: float, stop: threading.Event | None) -> bool:
+    def _snapshot(self, key: IndexKey, figures: IndexFigures, timeout_s: float, stop: threading.Event | None) -> bool:
         """Makes a snapshot; returns whether there is a new one."""
         figures.snapshot_tried_at = time.monotonic()
         before = figures.changed_since_snapshot
-        folder = self._host.folder(catalog_id)
+        folder = self._host.folder(key)
         try:
             report = build_snapshot(
                 self._database_url,
-                catalog_id,
+                key,
                 folder,
                 rebuild_above=self._settings.rebuild_above,
                 timeout_s=timeout_s,
@@ -165,12 +167,12 @@ class IndexMaintenance:
             )
             figures.snapshot = snapshot.newest(folder)
         except (SnapshotFailedError, SnapshotDamagedError) as error:
-            if stop is None or not stop.is_set():
+            if key in dict(self._host.known()) and (stop is None or not stop.is_set()):
                 metrics.SNAPSHOT_FAILURES.inc()
-                self._host.notice(catalog_id, f"a snapshot could not be made: {error}")
+                self._host.notice(key.catalog_id, f"a snapshot could not be made: {error}")
             return False
         figures.changed_since_snapshot -= before
         metrics.SNAPSHOT_SECONDS.observe(report.seconds)
-        _log.info("snapshot_made", catalog_id=catalog_id, **dataclasses.asdict(report))
-        self._on_snapshot(catalog_id, report.sequence)
+        _log.info("snapshot_made", index=str(key), **dataclasses.asdict(report))
+        self._on_snapshot(key.catalog_id, self._host.oldest_snapshot(key.catalog_id))
         return True

@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
+from retrieval_service.named_spaces import SEMANTIC, SEMANTIC_VERSION, IndexKey
 from retrieval_service.search_plan import Plan
 from retrieval_service.snapshot import SnapshotInfo
 
 
 @dataclass(frozen=True, slots=True)
 class IndexChange:
-    """A committed write as the index sees it.
+    """A committed write as one index sees it.
 
     Attributes:
         catalog_id: The catalogue.
@@ -26,6 +27,8 @@ class IndexChange:
         vectors: Raw, shape (n, dimensions).
         deleted: Items that are gone.
         recentered: Whether the write renewed the mean of the space.
+        space: The space.
+        version: Of the space.
     """
 
     catalog_id: int
@@ -34,6 +37,13 @@ class IndexChange:
     vectors: NDArray[np.float32]
     deleted: NDArray[np.int64]
     recentered: bool = False
+    space: str = SEMANTIC
+    version: int = SEMANTIC_VERSION
+
+    @property
+    def key(self) -> IndexKey:
+        """Of the index."""
+        return IndexKey(self.catalog_id, self.space, self.version)
 
 
 @dataclass(frozen=True, slots=True)

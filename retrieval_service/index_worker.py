@@ -48,6 +48,7 @@ class IndexWorker:
             "load": self._load,
             "apply": self._apply,
             "search": self._search,
+            "scores": self._scores,
             "vectors": self._vectors,
             "move": self._move,
             "drop": self._drop,
@@ -101,20 +102,7 @@ class IndexWorker:
         return _figures(index), ()
 
     def _search(self, header: Header, arrays: list[Array]) -> tuple[Header, Sequence[Array]]:
-        index = self._index(header)
-        vectors, filters = arrays[0], [BitMap.deserialize(a.tobytes()) for a in arrays[1:]]
-        queries = [
-            IndexQuery(
-                limit=query["limit"],
-                vector=vectors[query["vector"]] if query["vector"] >= 0 else None,
-                examples=query["examples"],
-                allowed=filters[query["filter"]] if query["filter"] >= 0 else None,
-                denied=query["denied"],
-                exact=query["exact"],
-            )
-            for query in header["queries"]
-        ]
-        answers, sequence = index.search(queries)
+        answers, sequence = self._index(header).search(_queries(header, arrays[0], arrays[1:]))
         reply = {
             "sequence": sequence,
             "counts": [len(hits.numbers) for hits in answers],
@@ -125,6 +113,10 @@ class IndexWorker:
             np.concatenate([hits.scores for hits in answers]),
             np.stack([hits.vector for hits in answers]),
         )
+
+    def _scores(self, header: Header, arrays: list[Array]) -> tuple[Header, Sequence[Array]]:
+        queries = _queries(header, arrays[0], arrays[1:-1])
+        return {}, (self._index(header).scores(queries, arrays[-1]),)
 
     def _vectors(self, header: Header, arrays: list[Array]) -> tuple[Header, Sequence[Array]]:
         return {}, (self._index(header).vectors(arrays[0]).astype("<f2"),)
@@ -140,6 +132,21 @@ class IndexWorker:
 
     def _stats(self, header: Header, arrays: list[Array]) -> tuple[Header, Sequence[Array]]:
         return _figures(self._index(header)), ()
+
+
+def _queries(header: Header, vectors: Array, filters: Sequence[Array]) -> list[IndexQuery]:
+    allowed = [BitMap.deserialize(bitmap.tobytes()) for bitmap in filters]
+    return [
+        IndexQuery(
+            limit=query["limit"],
+            vector=vectors[query["vector"]] if query["vector"] >= 0 else None,
+            examples=query["examples"],
+            allowed=allowed[query["filter"]] if query["filter"] >= 0 else None,
+            denied=query["denied"],
+            exact=query["exact"],
+        )
+        for query in header["queries"]
+    ]
 
 
 def _figures(index: SpaceIndex) -> Header:

@@ -21,6 +21,7 @@ from retrieval_service.directory import ItemChange
 from retrieval_service.index_messages import IndexChange
 from retrieval_service.item import Item
 from retrieval_service.item_store import CatalogRow, ItemRow, ItemStore
+from retrieval_service.space_follower import SpaceFollower
 from retrieval_service.upsert_plan import UpsertPlanner, remembered
 from retrieval_service.vector_rows import Connection, SpaceRow
 from retrieval_service.write_messages import (
@@ -64,6 +65,7 @@ class ItemWrites:
     ) -> None:
         self._store, self._read_item, self._write_item = store, read_item, write_item
         self._max_catalogs = max_catalogs
+        self._follower = SpaceFollower(store)
         self.planner = UpsertPlanner(store, read_item, max_items)
 
     # ---- upserts
@@ -115,6 +117,7 @@ class ItemWrites:
         dimensions = space.dimensions if space is not None else 0
         vectors = np.empty((0, dimensions), dtype=np.float32)
         recentered = False
+        followed: tuple[IndexChange, ...] = ()
         if fresh and space is not None:
             vectors = np.stack([encoded[entry.hash].vector for entry in fresh])
             replaced = [entry.row.number for entry in fresh if entry.row is not None]
@@ -122,6 +125,7 @@ class ItemWrites:
             space, recentered = self._recenter(connection, catalog_id, space, vectors, removed)
             new_numbers = set(numbers) - set(replaced)
             self._store.put_vectors(connection, catalog_id, sequence, numbers, vectors, new_numbers)
+            followed = self._follower.written(connection, catalog_id, sequence, numbers, vectors, replaced)
         results = tuple(
             ItemWrite(row.item_id, row.revision, row.item_id in new_ids, row.text_truncated) for row in rows
         )
@@ -132,7 +136,7 @@ class ItemWrites:
         change = IndexChange(
             catalog_id, sequence, np.asarray(numbers, np.int64), vectors, np.empty(0, np.int64), recentered
         )
-        return ItemsCommitted(change, tuple(changes), plan.kinds, space, outcome)
+        return ItemsCommitted(change, tuple(changes), plan.kinds, space, outcome, followed)
 
     def _space_for(self, connection: Connection, catalog_id: int, fresh: Sequence[EncodedPassage]) -> SpaceRow | None:
         """The space that fresh vectors belong to; the first vectors of a catalogue make it."""
@@ -179,6 +183,7 @@ class ItemWrites:
         missing = tuple(item_id for item_id in ids if item_id not in rows)
         found = [rows[item_id] for item_id in ids if item_id in rows]
         change, changes, space = None, [], None
+        followed: tuple[IndexChange, ...] = ()
         if found:
             sequence, _ = self._store.take_sequence(connection, catalog_id)
             space = self._store.space(connection, catalog_id)
@@ -192,6 +197,7 @@ class ItemWrites:
                     catalog_id, sequence, np.empty(0, np.int64), nothing, np.asarray(numbers, np.int64), recentered
                 )
             self._store.delete_items(connection, catalog_id, sequence, found)
+            followed = self._follower.deleted(connection, catalog_id, sequence, numbers)
             changes = [ItemChange(row.number, self._read_item(row.payload), None) for row in found]
         else:
             sequence = self._store.sequence(connection, catalog_id)
@@ -199,7 +205,7 @@ class ItemWrites:
         if batch.request_id:
             response = {"sequence": sequence, "deleted": len(found), "missing": missing}
             self._remember(connection, catalog_id, batch.request_id, batch.request_hash, response)
-        return ItemsCommitted(change, tuple(changes), {}, space, outcome)
+        return ItemsCommitted(change, tuple(changes), {}, space, outcome, followed)
 
     # ---- catalogues
 

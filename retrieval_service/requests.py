@@ -15,12 +15,12 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
 from retrieval_service import conversions
+from retrieval_service.centering import unit
 from retrieval_service.filters import Filter
 from retrieval_service.item_cache import Hidden
 from retrieval_service.named_spaces import SEMANTIC
 from retrieval_service.search import SearchInput, VectorQuery
 from retrieval_service.write_messages import DeleteBatch, UpsertBatch
-from service_runtime.errors import NotFound
 from service_runtime.validation import Violations
 from zhiyin.common.v1 import filter_pb2, item_pb2
 from zhiyin.retrieval.v1 import retrieval_service_pb2 as pb
@@ -169,7 +169,6 @@ def read_search(request: pb.SearchRequest) -> SearchPlanInput:
 
     Raises:
         InvalidRequest: With everything wrong with it.
-        NotFound: A space that does not exist.
     """
     violations = Violations()
     violations.check_catalog("catalog", request.catalog)
@@ -192,20 +191,33 @@ def read_search(request: pb.SearchRequest) -> SearchPlanInput:
         queries.append(_read_query(violations, path, query))
         if query.WhichOneof("input") == "text":
             texts[i] = query.text
+    versions = _read_versions(violations, request)
     violations.raise_if_any()
-    for space in (request.vectors_space, *(query.space for query in request.queries)):
-        if space not in ("", SEMANTIC):
-            raise NotFound("space", space)
     search = SearchInput(
         queries=tuple(queries),
         condition=condition,
         hydrate=hydrate,
         exclude=exclude,
         include_unavailable=request.include_unavailable,
-        with_vectors=bool(request.vectors_space),
+        vectors_space=request.vectors_space,
+        versions=versions,
         hidden=conversions.hidden_fields(mask.paths),
     )
     return SearchPlanInput(search, texts, request.min_sequence if request.HasField("min_sequence") else 0)
+
+
+def _read_versions(violations: Violations, request: pb.SearchRequest) -> dict[str, int]:
+    """The version of each space that a Search asks for. One each: the answer names one."""
+    versions = {query.space or SEMANTIC: query.space_version for query in reversed(request.queries[:MAX_QUERIES])}
+    for i, query in enumerate(request.queries[:MAX_QUERIES]):
+        if query.space_version != versions[query.space or SEMANTIC]:
+            violations.add(f"queries[{i}].space_version", "differs from another query's of the space; use one version")
+    if request.vectors_space:
+        if versions.setdefault(request.vectors_space, request.vectors_space_version) != request.vectors_space_version:
+            violations.add("vectors_space_version", "differs from that of the queries of the space; use one version")
+    elif request.vectors_space_version:
+        violations.add("vectors_space_version", "has no vectors_space; name the space")
+    return versions
 
 
 def _read_query(violations: Violations, path: str, query: pb.SearchQuery) -> VectorQuery:
@@ -216,6 +228,8 @@ def _read_query(violations: Violations, path: str, query: pb.SearchQuery) -> Vec
     kind = query.WhichOneof("input")
     if kind == "vector":
         vector = conversions.vector_from_proto(violations, f"{path}.vector", query.vector)
+        if vector is not None and query.space in ("", SEMANTIC):
+            vector = unit(vector[None, :])[0]
     elif kind == "text":
         violations.check_text(f"{path}.text", query.text, MAX_QUERY_BYTES)
         if not query.text.strip():
@@ -233,6 +247,8 @@ def _read_query(violations: Violations, path: str, query: pb.SearchQuery) -> Vec
         examples=examples,
         condition=condition,
         exact=query.exact,
+        space=query.space or SEMANTIC,
+        score_all=query.score_all,
     )
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+import numpy as np
 from google.protobuf.message import Message
 
 from retrieval_service import conversions
-from retrieval_service.catalog_registry import CatalogState
 from retrieval_service.item_cache import Hidden
 from retrieval_service.item_store import CatalogRow
-from retrieval_service.named_spaces import SEMANTIC
+from retrieval_service.named_spaces import SEMANTIC, SEMANTIC_VERSION, NamedSpace
 from retrieval_service.search import SearchOutput
+from retrieval_service.space_writer import SpaceFigures
+from retrieval_service.vector_rows import SpaceRow
 from retrieval_service.write_messages import UpsertOutcome
 from service_runtime.errors import InvalidRequest, Violation
 from zhiyin.retrieval.v1 import retrieval_service_pb2 as pb
@@ -60,14 +62,17 @@ def item_entry(payload: bytes, hidden: Hidden) -> bytes:
     return response.SerializeToString()
 
 
-def search_response(state: CatalogState, output: SearchOutput) -> pb.SearchResponse:
-    """The answer to a Search."""
+def search_response(output: SearchOutput, vectors_space: str) -> pb.SearchResponse:
+    """The answer to a Search; `vectors_space` is that of the vectors, if there are any."""
     response = pb.SearchResponse.FromString(b"".join(output.items))
     response.hydrated_indices.extend(output.hydrated)
     response.missing_item_ids.extend(output.missing)
     response.filtered_item_ids.extend(output.filtered)
     response.sequence = output.sequence
-    response.space_versions[SEMANTIC] = 1
+    response.space_versions[SEMANTIC] = SEMANTIC_VERSION
+    for name, space in output.spaces.items():
+        if space is not None:
+            response.space_versions[name] = space.key.version
     for result in output.results:
         response.results.add(
             name=result.name,
@@ -75,12 +80,42 @@ def search_response(state: CatalogState, output: SearchOutput) -> pb.SearchRespo
             scores=result.scores,
             plan=pb.SearchPlan.ValueType(result.plan.value),
             missing_item_ids=result.missing,
+            all_scores=None if result.all_scores is None else result.all_scores.astype(np.float32),
         )
-    fingerprint = state.space.fingerprint if state.space is not None else ""
     if output.item_vectors is not None and output.query_vectors is not None:
+        shown = output.spaces[vectors_space]
+        fingerprint = shown.fingerprint if shown is not None else ""
         conversions.fill_matrix(response.item_vectors, output.item_vectors, fingerprint)
         conversions.fill_matrix(response.query_vectors, output.query_vectors, fingerprint)
     return response
+
+
+def semantic_space(space: SpaceRow | None) -> pb.SpaceVersion:
+    """The encoder's space; None: it has no vectors yet."""
+    message = pb.SpaceVersion(
+        space=SEMANTIC, version=SEMANTIC_VERSION, metric=pb.METRIC_COSINE, centered=True, published=True
+    )
+    if space is not None:
+        message.dimensions = space.dimensions
+        message.space_fingerprint = space.fingerprint
+        message.vector_count = space.centering.count
+    return message
+
+
+def named_space(space: NamedSpace, figures: SpaceFigures) -> pb.SpaceVersion:
+    """A version of another space."""
+    return pb.SpaceVersion(
+        space=space.space,
+        version=space.version,
+        dimensions=space.dimensions,
+        metric=pb.METRIC_COSINE if space.normalize else pb.METRIC_INNER_PRODUCT,
+        centered=space.centered,
+        space_fingerprint=space.fingerprint,
+        published=space.published,
+        vector_count=figures.vectors,
+        derived_from_space=space.derived_from,
+        put_vector_count=figures.put,
+    )
 
 
 def catalog(row: CatalogRow) -> pb.Catalog:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from retrieval_service import requests, responses
 from retrieval_service.catalog_registry import CatalogState
-from retrieval_service.named_spaces import SEMANTIC
+from retrieval_service.named_spaces import IndexKey
 from retrieval_service.serving import Serving
 from service_runtime.grpc_types import ServicerContext
 from service_runtime.validation import Violations
@@ -12,7 +12,7 @@ from zhiyin.retrieval.v1 import retrieval_service_pb2 as pb
 
 
 class CatalogRpcs:
-    """The part of the servicer that is about catalogues and their spaces."""
+    """The part of the servicer that is about catalogues."""
 
     _serving: Serving
 
@@ -66,7 +66,7 @@ class CatalogRpcs:
         catalog_id = state.row.catalog_id
 
         def read() -> pb.GetCatalogStatsResponse:
-            figures = self._serving.host.figures(catalog_id)
+            figures = self._serving.host.figures(IndexKey(catalog_id))
             with self._serving.store.reading() as connection:
                 count = self._serving.store.item_count(connection, catalog_id)
                 sequence = self._serving.store.sequence(connection, catalog_id)
@@ -86,27 +86,6 @@ class CatalogRpcs:
             return response
 
         return await self._serving.in_thread(read)
-
-    async def ListSpaceVersions(
-        self, request: pb.ListSpaceVersionsRequest, context: ServicerContext
-    ) -> pb.ListSpaceVersionsResponse:
-        """Lists the spaces of a catalogue: in this release version 1 of `semantic`."""
-        violations = Violations()
-        violations.check_catalog("catalog", request.catalog)
-        requests.read_page_size(violations, request.page_size)
-        violations.raise_if_any()
-        state = self._serving.registry.get(request.catalog)
-        after = self._serving.page_start(request.page_token, "space_versions", {"catalog": state.row.catalog_id})
-        response = pb.ListSpaceVersionsResponse()
-        if after < SEMANTIC:
-            version = response.space_versions.add(
-                space=SEMANTIC, version=1, metric=pb.METRIC_COSINE, centered=True, published=True
-            )
-            if state.space is not None:
-                version.dimensions = state.space.dimensions
-                version.space_fingerprint = state.space.fingerprint
-                version.vector_count = state.space.centering.count
-        return response
 
     def _named(self, name: str) -> CatalogState:
         violations = Violations()

@@ -8,10 +8,12 @@ import time
 
 from retrieval_service import requests, responses
 from retrieval_service.catalog_registry import CatalogState
+from retrieval_service.named_spaces import SEMANTIC
 from retrieval_service.search import SearchInput
+from retrieval_service.searched_spaces import resolve
 from retrieval_service.serving import Serving
 from service_runtime import request_context
-from service_runtime.errors import FailedPrecondition, NotReady
+from service_runtime.errors import FailedPrecondition, InvalidRequest, NotReady, Violation
 from service_runtime.grpc_types import ServicerContext
 from zhiyin.retrieval.v1 import retrieval_service_pb2 as pb
 
@@ -36,7 +38,7 @@ class SearchRpcs:
 
         def answer() -> pb.SearchResponse:
             output = self._serving.searcher.run(state, search, timeout_s)
-            response = responses.search_response(state, output)
+            response = responses.search_response(output, search.vectors_space)
             response.search_time.FromNanoseconds(int((time.monotonic() - started) * 1e9))
             return responses.within_limit(response, "read_mask")
 
@@ -53,6 +55,11 @@ class SearchRpcs:
     async def _encode_texts(self, state: CatalogState, search: SearchInput, texts: dict[int, str]) -> SearchInput:
         if not texts:
             return search
+        foreign = {i: search.queries[i].space for i in texts if search.queries[i].space != SEMANTIC}
+        if foreign:
+            resolve(state, search.versions)  # one that is unknown is rather said to be that
+            what = f"is encoded for {SEMANTIC!r} only; ask another space by vector or examples"
+            raise InvalidRequest([Violation(f"queries[{i}].text", what) for i in foreign])
         async with self._serving.search_door.outside():
             encoded = await self._serving.encoder.queries(list(texts.values()))
         dimensions = encoded.vectors.shape[1]

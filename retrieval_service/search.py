@@ -5,9 +5,10 @@ filters and ids (directory) -> vectors (index worker) -> ids, ties, limits -> it
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +21,10 @@ from retrieval_service.index_host import IndexHost
 from retrieval_service.index_messages import HostHits, HostQuery
 from retrieval_service.item_cache import Hidden, MakeView
 from retrieval_service.item_store import ItemStore
+from retrieval_service.named_spaces import SEMANTIC, IndexKey
 from retrieval_service.search_plan import Plan
-from retrieval_service.vector_rows import SpaceRow
-from service_runtime.errors import InvalidRequest, SpaceMismatch, Violation
+from retrieval_service.searched_spaces import SearchedSpace, checked_vectors, resolve
+from service_runtime.errors import NotReady
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +34,13 @@ class VectorQuery:
     Attributes:
         name: The caller's.
         limit: Hits wanted.
-        vector: Raw, shape (dimensions,); None for a query by examples.
+        vector: Raw, shape (dimensions,), of length 1 in the semantic space; None for a query by examples.
         fingerprint: Of the vector's space; empty: the caller vouches for it.
         examples: Item ids and weights.
         condition: Holds for this query; None: none of its own.
         exact: Compare with every item.
+        space: The space it is asked in.
+        score_all: Also score every item of the answer.
     """
 
     name: str
@@ -46,18 +50,32 @@ class VectorQuery:
     examples: tuple[tuple[str, float], ...] = ()
     condition: Filter | None = None
     exact: bool = False
+    space: str = SEMANTIC
+    score_all: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class SearchInput:
-    """A checked Search."""
+    """A checked Search.
+
+    Attributes:
+        queries: At most a few dozen.
+        condition: Holds for all of them.
+        hydrate: Ids found elsewhere.
+        exclude: Ids that must not come back.
+        include_unavailable: Whether hidden items come back.
+        vectors_space: Whose vectors the answer has; empty: none.
+        versions: The version asked for of each space that is asked for; 0: the published one.
+        hidden: Fields that the answer leaves out.
+    """
 
     queries: tuple[VectorQuery, ...]
     condition: Filter | None = None
     hydrate: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     include_unavailable: bool = False
-    with_vectors: bool = False
+    vectors_space: str = ""
+    versions: Mapping[str, int] = field(default_factory=lambda: {SEMANTIC: 0})
     hidden: Hidden = ()
 
 
@@ -70,11 +88,15 @@ class QueryResult:
     scores: list[float]
     plan: Plan
     missing: list[str]
+    all_scores: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SearchOutput:
-    """The answer; `items` as the answer shows them, each once. Vectors are FLOAT16 and None unless asked for."""
+    """The answer; `items` as the answer shows them, each once. Vectors are FLOAT16 and None unless asked for.
+
+    `spaces` are those that were asked for. `all_scores` of a query are one an item, NaN for one without a vector.
+    """
 
     items: list[bytes]
     results: list[QueryResult]
@@ -84,6 +106,7 @@ class SearchOutput:
     item_vectors: NDArray[np.float16] | None
     query_vectors: NDArray[np.float16] | None
     sequence: int
+    spaces: dict[str, SearchedSpace | None]
 
 
 class Searcher:
@@ -102,13 +125,20 @@ class Searcher:
         """Answers a Search.
 
         Raises:
-            SpaceMismatch: A vector is of another space than the catalogue's.
+            NotFound: There is no such space or version.
+            FailedPrecondition: A space has no published version and none is named.
+            SpaceMismatch: A vector is of another space than it is compared in.
             InvalidRequest: A vector has other dimensions, or a filter does not fit its field.
+            NotReady: A version is being loaded.
             DependencyUnavailable: The index worker did not answer in time.
         """
         started = time.monotonic()
-        space = state.space  # once: a first write may set it meanwhile
-        _check_space(space, search.queries)
+
+        def left() -> float:
+            return max(timeout_s - (time.monotonic() - started), 0.001)
+
+        spaces = resolve(state, search.versions)
+        vectors = checked_vectors(search.queries, spaces)
         directory = state.directory
         selection = directory.select(
             [query.condition for query in search.queries],
@@ -118,21 +148,23 @@ class Searcher:
             exclude=search.exclude,
             examples=[[item_id for item_id, _ in query.examples] for query in search.queries],
         )
-        asked: list[tuple[int, HostQuery]] = []
+        asked: dict[str, dict[int, HostQuery]] = {}
         missing: list[list[str]] = []
-        for i, query in enumerate(search.queries):
+        for i, (query, vector) in enumerate(zip(search.queries, vectors, strict=True)):
             known = selection.examples[i]
             pairs = [(n, w) for n, (_, w) in zip(known, query.examples, strict=True) if n is not None]
             missing.append([item_id for n, (item_id, _) in zip(known, query.examples, strict=True) if n is None])
-            if query.vector is not None or pairs:
+            if (vector is not None or pairs) and spaces[query.space] is not None:
                 denied = [*selection.denied, *(n for n, _ in pairs)]
-                host_query = HostQuery(query.limit, query.vector, pairs, selection.allowed[i], denied, query.exact)
-                asked.append((i, host_query))
+                host_query = HostQuery(query.limit, vector, pairs, selection.allowed[i], denied, query.exact)
+                asked.setdefault(query.space, {})[i] = host_query
         answers: dict[int, HostHits] = {}
-        if asked and space is not None:
-            found = self._host.search(state.row.catalog_id, [query for _, query in asked], timeout_s)
+        for name, own in asked.items():
+            found = self._host.search(_key(spaces, name), list(own.values()), left())
             if found is not None:
-                answers = dict(zip((i for i, _ in asked), found[0], strict=True))
+                answers.update(zip(own, found[0], strict=True))
+            elif name != SEMANTIC:
+                raise NotReady(f"the asked version of space {name!r} is being loaded")
         ranked = [
             _rank(directory, answers[i], query.limit) if i in answers else [] for i, query in enumerate(search.queries)
         ]
@@ -140,6 +172,8 @@ class Searcher:
         wanted.update((item_id, number) for hits in ranked for item_id, number, _ in hits)
         items = self._items(state, wanted, search.hidden)
         position = {item_id: i for i, item_id in enumerate(items)}
+        numbers = [wanted[item_id] for item_id in items]
+        all_scores = self._all_scores(search.queries, spaces, asked, numbers, left)
         results = [
             QueryResult(
                 query.name,
@@ -147,17 +181,18 @@ class Searcher:
                 [score for item_id, _, score in hits if item_id in position],
                 answers[i].plan if i in answers else Plan.EMPTY,
                 missing[i],
+                all_scores.get(i),
             )
             for i, (query, hits) in enumerate(zip(search.queries, ranked, strict=True))
         ]
         for result in results:
             metrics.SEARCHES.labels(result.plan.name.lower()).inc()
         item_vectors = query_vectors = None
-        if search.with_vectors:
-            left = timeout_s - (time.monotonic() - started)
-            item_vectors, query_vectors = self._vectors(
-                state.row.catalog_id, space, [wanted[i] for i in items], answers, len(results), left
-            )
+        if search.vectors_space:
+            of_space = [query.space == search.vectors_space for query in search.queries]
+            shown = {i: hits for i, hits in answers.items() if of_space[i]}
+            space = spaces[search.vectors_space]
+            item_vectors, query_vectors = self._vectors(space, numbers, shown, len(results), left())
         metrics.SEARCH_SECONDS.observe(time.monotonic() - started)
         return SearchOutput(
             items=list(items.values()),
@@ -168,7 +203,32 @@ class Searcher:
             item_vectors=item_vectors,
             query_vectors=query_vectors,
             sequence=selection.sequence,
+            spaces=spaces,
         )
+
+    def _all_scores(
+        self,
+        queries: Sequence[VectorQuery],
+        spaces: Mapping[str, SearchedSpace | None],
+        asked: Mapping[str, Mapping[int, HostQuery]],
+        numbers: list[int],
+        left: Callable[[], float],
+    ) -> dict[int, NDArray[np.float64]]:
+        """Scores of every item of the answer by the queries that want them; NaN where there is none."""
+        wanting = {i: query.space for i, query in enumerate(queries) if query.score_all}
+        found = {i: np.full(len(numbers), np.nan) for i in wanting}
+        for name in dict.fromkeys(wanting.values()):
+            # Whatever a query may find, it scores all.
+            own = {
+                i: dataclasses.replace(query, allowed=None, denied=())
+                for i, query in asked.get(name, {}).items()
+                if i in wanting
+            }
+            if own and numbers:
+                scores = self._host.scores(_key(spaces, name), list(own.values()), numbers, left())
+                if scores is not None:
+                    found.update(zip(own, scores, strict=True))
+        return found
 
     def _items(self, state: CatalogState, wanted: dict[str, int], hidden: Hidden) -> dict[str, bytes]:
         """Items by id, in the order given. One that was deleted a moment ago is left out."""
@@ -185,23 +245,28 @@ class Searcher:
 
     def _vectors(
         self,
-        catalog_id: int,
-        space: SpaceRow | None,
+        space: SearchedSpace | None,
         numbers: list[int],
-        answers: dict[int, HostHits],
+        answers: Mapping[int, HostHits],
         queries: int,
         timeout_s: float,
     ) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
         dimensions = space.dimensions if space is not None else 0
         items = None
         if numbers and space is not None:
-            items = self._host.vectors(catalog_id, numbers, max(timeout_s, 0.001))
+            items = self._host.vectors(space.key, numbers, timeout_s)
         if items is None:
             items = np.zeros((len(numbers), dimensions), dtype=np.float16)
         rows = np.zeros((queries, dimensions), dtype=np.float16)
         for i, hits in answers.items():
             rows[i] = hits.vector.astype(np.float16)
         return items, rows
+
+
+def _key(spaces: Mapping[str, SearchedSpace | None], name: str) -> IndexKey:
+    space = spaces[name]
+    assert space is not None, "nothing is asked in a space without vectors"
+    return space.key
 
 
 def _rank(directory: Directory, hits: HostHits, limit: int) -> list[tuple[str, int, float]]:
@@ -214,22 +279,3 @@ def _rank(directory: Directory, hits: HostHits, limit: int) -> list[tuple[str, i
     ]
     known.sort(key=lambda hit: (-hit[2], hit[0]))
     return known[:limit]
-
-
-def _check_space(space: SpaceRow | None, queries: Sequence[VectorQuery]) -> None:
-    if space is None:
-        return
-    violations = []
-    for i, query in enumerate(queries):
-        if query.vector is None:
-            continue
-        if query.fingerprint and query.fingerprint != space.fingerprint:
-            raise SpaceMismatch(expected=space.fingerprint, actual=query.fingerprint)
-        if len(query.vector) != space.dimensions:
-            violations.append(
-                Violation(
-                    f"queries[{i}].vector.dimensions", f"is {len(query.vector)}; the space has {space.dimensions}"
-                )
-            )
-    if violations:
-        raise InvalidRequest(violations)

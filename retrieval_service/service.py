@@ -21,10 +21,13 @@ from retrieval_service.index_maintenance import IndexMaintenance, MaintenanceSet
 from retrieval_service.item_cache import ItemCache
 from retrieval_service.item_store import CatalogRow, ItemStore
 from retrieval_service.item_writes import ItemWrites
+from retrieval_service.named_spaces import IndexKey
 from retrieval_service.search import Searcher
 from retrieval_service.servicer import RetrievalServicer
 from retrieval_service.serving import Serving
 from retrieval_service.settings import RetrievalSettings
+from retrieval_service.space_writer import SpaceWriter
+from retrieval_service.space_writes import SpaceWrites
 from retrieval_service.store_schema import store_facts
 from retrieval_service.vector_rows import Connection
 from retrieval_service.write_messages import Committed
@@ -135,6 +138,7 @@ class RetrievalService:
             on_fatal=self._on_fatal,
         )
         catalog_writer.use(self._writer)
+        space_writes = SpaceWrites(self.store, settings.max_space_versions)
         self._writer.start()
         metrics.QUEUED_WRITES.set_function(lambda: self._writer.queued if self._writer else 0)
         metrics.QUEUED_BYTES.set_function(lambda: self._writer.queued_bytes if self._writer else 0)
@@ -148,6 +152,7 @@ class RetrievalService:
                 host=self.host,
                 searcher=Searcher(self.store, self.host, responses.item_entry),
                 writer=catalog_writer,
+                spaces=SpaceWriter(self.store, space_writes, catalog_writer, self._registry, self.host),
                 encoder=self._encoder,
                 tokens=TokenSigner(key),
                 queue=self._writer,
@@ -193,7 +198,7 @@ class RetrievalService:
         with self.store.reading() as connection:
             for row in rows:
                 self._registry.put(self._load_catalog(connection, row))
-        self.host.start([row.catalog_id for row in rows])
+        self.host.start([key for state in self._registry for key in _index_keys(state)])
 
     def _load_catalog(self, connection: Connection, row: CatalogRow) -> CatalogState:
         """Fills a directory from the store, as if every item had been written just now."""
@@ -207,7 +212,8 @@ class RetrievalService:
             )
         directory.apply(self.store.sequence(connection, row.catalog_id), (), kinds)
         _log.info("catalog_loaded", catalog=row.name, items=len(directory), sequence=directory.sequence)
-        return CatalogState(row, directory, self.store.space(connection, row.catalog_id))
+        space = self.store.space(connection, row.catalog_id)
+        return CatalogState(row, directory, space, self.store.named_spaces(connection, row.catalog_id))
 
     async def _keep_the_lock(self) -> None:
         """Has the writer look after its connection: one that lost its lock finds out although nobody writes here."""
@@ -235,3 +241,8 @@ class RetrievalService:
             await self._catalog_writer.forget_deletions(catalog_id, sequence)
         except ZhiyinError as error:  # the writer is closing or the queue is full: the next snapshot does it
             _log.info("deletion_marks_kept", reason=error.reason)
+
+
+def _index_keys(state: CatalogState) -> list[IndexKey]:
+    catalog_id = state.row.catalog_id
+    return [IndexKey(catalog_id), *(IndexKey(catalog_id, space.space, space.version) for space in state.spaces)]

@@ -17,6 +17,7 @@ from retrieval_service.index_host import IndexHost
 from retrieval_service.item_store import ItemStore
 from retrieval_service.search import Searcher
 from retrieval_service.settings import RetrievalSettings
+from retrieval_service.space_writer import SpaceWriter
 from service_runtime.admission import Door
 from service_runtime.errors import InvalidRequest, Violation
 from service_runtime.signed_token import TokenSigner
@@ -38,6 +39,7 @@ class Serving:
     host: IndexHost
     searcher: Searcher
     writer: CatalogWriter
+    spaces: SpaceWriter
     encoder: TextEncoder
     tokens: TokenSigner
     queue: SqlWriter[Any]

@@ -41,6 +41,15 @@ class RetrievalSettings(ServerSettings):
         0, ge=0, description="Items of one catalogue; 0: no limit but memory (about 3.5 KB an item at 384 dimensions)."
     )
     max_catalogs: int = Field(0, ge=0, description="Catalogues, `default` among them; 0: no limit.")
+    max_space_versions: int = Field(
+        8,
+        ge=0,
+        le=64,
+        description="Live versions of spaces beside `semantic` a catalogue may have; each is an index in memory.",
+    )
+    max_space_dimensions: int = Field(
+        1024, ge=1, le=4096, description="Components of a vector in a space beside `semantic`."
+    )
     max_queued_bytes: int = Field(
         64 << 20, ge=1 << 16, description="Bytes of write requests that may wait; more are refused as overload."
     )

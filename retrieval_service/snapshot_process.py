@@ -12,6 +12,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from retrieval_service.named_spaces import IndexKey
+
 _POLL_S = 0.2
 
 
@@ -32,18 +34,18 @@ class SnapshotReport:
 
 def build_snapshot(
     database_url: str,
-    catalog_id: int,
+    key: IndexKey,
     folder: Path,
     *,
     rebuild_above: float,
     timeout_s: float,
     stop: threading.Event | None = None,
 ) -> SnapshotReport:
-    """Makes a snapshot of one catalogue.
+    """Makes a snapshot of one index.
 
     Args:
         database_url: Of the item store.
-        catalog_id: The catalogue.
+        key: Of the index.
         folder: Of its snapshots.
         rebuild_above: Share of dead rows above which the old snapshot is not built upon.
         timeout_s: After so long the builder is ended.
@@ -53,7 +55,8 @@ def build_snapshot(
         SnapshotFailedError: It failed, was ended, or took too long.
     """
     command = [sys.executable, "-m", "retrieval_service.snapshot_builder"]
-    command += ["--catalog-id", str(catalog_id), "--folder", str(folder), "--rebuild-above", str(rebuild_above)]
+    command += ["--catalog-id", str(key.catalog_id), "--space", key.space, "--version", str(key.version)]
+    command += ["--folder", str(folder), "--rebuild-above", str(rebuild_above)]
     builder = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,  # its end is the builder's end: it does not outlive us

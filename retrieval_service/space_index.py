@@ -207,12 +207,26 @@ class SpaceIndex:
             ]
             return answers, self.sequence
 
+    def scores(self, queries: Sequence[IndexQuery], numbers: Numbers) -> NDArray[np.float64]:
+        """The score of each item by each query, as `search` gives it, whatever the query's filter.
+
+        Returns:
+            Shape (queries, items); NaN where the item or the query has no vector.
+        """
+        with self._lock.reading():
+            rows = self._row_of_each(numbers)
+            there = rows >= 0
+            out = np.full((len(queries), len(numbers)), np.nan)
+            vectors = [self._query_vector(query) for query in queries]
+            for scores, vector in zip(out, vectors, strict=True):
+                if vector is not None:
+                    scores[there] = self._exact.scores(vector, rows[there])
+            return out
+
     def vectors(self, numbers: Numbers) -> Vectors:
         """The transformed vectors of items, zeros for those that have none."""
         with self._lock.reading():
-            known = (numbers >= 0) & (numbers < len(self._row_of_number))
-            rows = np.full(len(numbers), -1, dtype=np.int64)
-            rows[known] = self._row_of_number[numbers[known]]
+            rows = self._row_of_each(numbers)
             out = np.zeros((len(numbers), self.geometry.dimensions), dtype=np.float32)
             out[rows >= 0] = self._exact.vectors(rows[rows >= 0])
             return out
@@ -220,6 +234,13 @@ class SpaceIndex:
     def state(self) -> tuple[int, Numbers, Vectors, HnswIndex | None]:
         """What `restore` takes: sequence, the item of each row (-1: dead), the rows, the graph. Views, no copies."""
         return self.sequence, self._number_of_row[: self._exact.rows], self._exact.matrix, self._graph
+
+    def _row_of_each(self, numbers: Numbers) -> Labels:
+        """The row of each item, -1 for those that have none."""
+        known = (numbers >= 0) & (numbers < len(self._row_of_number))
+        rows = np.full(len(numbers), -1, dtype=np.int64)
+        rows[known] = self._row_of_number[numbers[known]]
+        return rows
 
     def _rows(self, numbers: Numbers) -> Labels:
         known = numbers[(numbers >= 0) & (numbers < len(self._row_of_number))]

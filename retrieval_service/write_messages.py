@@ -12,6 +12,7 @@ from retrieval_service.directory import ItemChange
 from retrieval_service.index_messages import IndexChange
 from retrieval_service.item import Item
 from retrieval_service.item_store import CatalogRow
+from retrieval_service.space_messages import SpacesChanged, VectorsPut
 from retrieval_service.vector_rows import SpaceRow
 
 
@@ -90,11 +91,12 @@ class ItemsCommitted:
     """A committed write for those who keep what is derived: directory and index.
 
     Attributes:
-        change: For the index; None: nothing was written (a repeated request, nothing to delete).
+        change: For the semantic index; None: nothing was written (a repeated request, nothing to delete).
         items: For the directory.
         kinds: Attribute types that the write fixed.
         space: The semantic space after the write; None: unchanged and unknown.
         outcome: For the caller.
+        followed: What the write changes in the indexes of other spaces.
     """
 
     change: IndexChange | None
@@ -102,6 +104,7 @@ class ItemsCommitted:
     kinds: dict[str, str]
     space: SpaceRow | None
     outcome: UpsertOutcome | DeleteOutcome
+    followed: tuple[IndexChange, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +131,7 @@ class CatalogDropped:
     successor: CatalogCreated | None
 
 
-Committed = ItemsCommitted | CatalogCreated | CatalogChanged | CatalogDropped | None
+Committed = ItemsCommitted | CatalogCreated | CatalogChanged | CatalogDropped | SpacesChanged | VectorsPut | None
 
 
 class NeedsVectorsError(Exception):

@@ -27,10 +27,6 @@ NOT_YET = {
     "DeleteRule",
     "ListBundles",
     "ActivateBundle",
-    "CreateSpaceVersion",
-    "PutVectors",
-    "PublishSpaceVersion",
-    "RetireSpaceVersion",
 }
 # An empty request is complete for these; a stream answers an empty batch with an error of its own.
 ANSWER_EMPTY = {"GetLimits", "GetModelInfo", "ListCatalogs", "EmbedStream", "ImportItems", "StreamEvents"}

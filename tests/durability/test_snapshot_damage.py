@@ -19,6 +19,7 @@ from structlog.testing import capture_logs
 
 from ranking_service.statistics.statistics_log import EventStatistics
 from ranking_service.users import user_metrics
+from retrieval_service.named_spaces import IndexKey
 from tests.ranking_service.user_side_harness import NO_CONTEXT, Opened, assert_close, event, opened
 from tests.retrieval_service.retrieval_harness import Retrieval, many_items, running_retrieval
 from zhiyin.ranking.v1 import ranking_service_pb2 as ranking_pb
@@ -46,8 +47,8 @@ async def answers(running: Retrieval, catalog: str = "default") -> list[list[str
 async def with_snapshot(running: Retrieval, catalog: str = "default") -> None:
     """Waits for the snapshot that holds everything."""
     state = running.service._registry.get(catalog)
-    await until(lambda: running.service.host._figures[state.row.catalog_id].has_graph)
-    await until(lambda: running.service.host._figures[state.row.catalog_id].changed_since_snapshot == 0)
+    await until(lambda: running.service.host._figures[IndexKey(state.row.catalog_id)].has_graph)
+    await until(lambda: running.service.host._figures[IndexKey(state.row.catalog_id)].changed_since_snapshot == 0)
 
 
 def only_snapshot(folder: Path, catalog_id: int = 1) -> Path:

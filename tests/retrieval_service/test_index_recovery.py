@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from retrieval_service.named_spaces import IndexKey
 from tests.retrieval_service.retrieval_harness import Retrieval, batches, item, many_items, running_retrieval
 from zhiyin.retrieval.v1 import retrieval_service_pb2 as pb
 
@@ -31,7 +32,7 @@ def worker_pid(retrieval: Retrieval) -> int:
 
 def figures(retrieval: Retrieval, catalog: str = "default"):  # type: ignore[no-untyped-def]
     catalog_id = retrieval.service._registry.get(catalog).row.catalog_id
-    return retrieval.service.host._figures[catalog_id]
+    return retrieval.service.host._figures[IndexKey(catalog_id)]
 
 
 async def exact_ids(retrieval: Retrieval, text: str = "blue song", limit: int = 20) -> list[str]:

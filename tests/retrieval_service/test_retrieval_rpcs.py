@@ -665,22 +665,6 @@ async def test_space_versions_limits_and_stats_say_what_is_there(retrieval: Retr
     assert (stats.tombstone_count, stats.worker_restarts, stats.queued_writes) == (0, 0, 0)
 
 
-@pytest.mark.parametrize(
-    ("method", "request_message"),
-    [
-        ("CreateSpaceVersion", pb.CreateSpaceVersionRequest(catalog="default")),
-        ("PutVectors", pb.PutVectorsRequest(catalog="default")),
-        ("PublishSpaceVersion", pb.PublishSpaceVersionRequest(catalog="default")),
-        ("RetireSpaceVersion", pb.RetireSpaceVersionRequest(catalog="default")),
-    ],
-)
-async def test_what_this_release_cannot_do_says_so(retrieval: Retrieval, method: str, request_message: object) -> None:
-    assert await code_of(getattr(retrieval.stub, method)(request_message)) == (
-        grpc.StatusCode.UNIMPLEMENTED,
-        "NOT_IMPLEMENTED",
-    )
-
-
 async def test_everything_is_there_again_after_a_restart(tmp_path: Path) -> None:
     async with running_retrieval(tmp_path) as running:
         await running.upsert(*many_items(120))

@@ -10,6 +10,7 @@ import pytest
 
 from retrieval_service import snapshot_builder
 from retrieval_service.item_store import ItemStore
+from retrieval_service.named_spaces import IndexKey
 from tests.ranking_service.user_side_harness import HALF_LIFE_S, event, opened
 from tests.retrieval_service.retrieval_harness import item, running_retrieval
 from zhiyin.retrieval.v1 import retrieval_service_pb2 as pb
@@ -48,7 +49,7 @@ async def test_an_index_saved_during_the_check_agrees(tmp_path: Path, monkeypatc
         def meanwhile(store: ItemStore, connection: Any, row: Any, report: Report) -> None:
             asyncio.run_coroutine_threadsafe(change(row.name), loop).result(20)
             folder = locations.retrieval / "snapshots" / str(row.catalog_id)
-            snapshot_builder.build(store, row.catalog_id, folder, 0.5)
+            snapshot_builder.build(store, IndexKey(row.catalog_id), folder, 0.5)
 
         monkeypatch.setattr(check, "check_items", meanwhile)
         monkeypatch.setattr(check, "check_vectors", lambda *arguments, **options: None)

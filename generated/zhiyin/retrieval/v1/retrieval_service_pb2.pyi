@@ -69,7 +69,7 @@ class _MetricEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Metric.ValueTy
     METRIC_COSINE: _Metric.ValueType  # 1
     """Cosine similarity."""
     METRIC_INNER_PRODUCT: _Metric.ValueType  # 2
-    """Inner product; lengths matter."""
+    """Inner product; lengths matter. Such a space is not centred."""
 
 class Metric(_Metric, metaclass=_MetricEnumTypeWrapper):
     """How vectors of a space are compared."""
@@ -79,7 +79,7 @@ METRIC_UNSPECIFIED: Metric.ValueType  # 0
 METRIC_COSINE: Metric.ValueType  # 1
 """Cosine similarity."""
 METRIC_INNER_PRODUCT: Metric.ValueType  # 2
-"""Inner product; lengths matter."""
+"""Inner product; lengths matter. Such a space is not centred."""
 Global___Metric: _TypeAlias = Metric  # noqa: Y015
 
 @_typing.final
@@ -475,6 +475,7 @@ class SearchRequest(_message.Message):
     READ_MASK_FIELD_NUMBER: _builtins.int
     VECTORS_SPACE_FIELD_NUMBER: _builtins.int
     INCLUDE_UNAVAILABLE_FIELD_NUMBER: _builtins.int
+    VECTORS_SPACE_VERSION_FIELD_NUMBER: _builtins.int
     catalog: _builtins.str
     """The catalogue."""
     min_sequence: _builtins.int
@@ -482,9 +483,11 @@ class SearchRequest(_message.Message):
     deadline, then UNAVAILABLE. Unset: the present state.
     """
     vectors_space: _builtins.str
-    """Also send the vectors of the items and of the queries in this space, as FLOAT16. Empty: no vectors."""
+    """Also send the vectors of the items and of the queries in this space, as FLOAT16. Empty: no vectors. NOT_FOUND for an unknown space."""
     include_unavailable: _builtins.bool
     """Also return items that are hidden or out of their time of availability. For administrators."""
+    vectors_space_version: _builtins.int
+    """The version of `vectors_space`; 0: the published one. All that a Search asks of one space is asked of one version."""
     @_builtins.property
     def queries(self) -> _containers.RepeatedCompositeFieldContainer[Global___SearchQuery]:
         """At most 32 queries. None is allowed when `hydrate_item_ids` has some."""
@@ -517,10 +520,11 @@ class SearchRequest(_message.Message):
         read_mask: _field_mask_pb2.FieldMask | None = ...,
         vectors_space: _builtins.str = ...,
         include_unavailable: _builtins.bool = ...,
+        vectors_space_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_min_sequence", b"_min_sequence", "filter", b"filter", "min_sequence", b"min_sequence", "read_mask", b"read_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_sequence", b"_min_sequence", "catalog", b"catalog", "exclude_item_ids", b"exclude_item_ids", "filter", b"filter", "hydrate_item_ids", b"hydrate_item_ids", "include_unavailable", b"include_unavailable", "min_sequence", b"min_sequence", "queries", b"queries", "read_mask", b"read_mask", "vectors_space", b"vectors_space"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_sequence", b"_min_sequence", "catalog", b"catalog", "exclude_item_ids", b"exclude_item_ids", "filter", b"filter", "hydrate_item_ids", b"hydrate_item_ids", "include_unavailable", b"include_unavailable", "min_sequence", b"min_sequence", "queries", b"queries", "read_mask", b"read_mask", "vectors_space", b"vectors_space", "vectors_space_version", b"vectors_space_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__min_sequence: _TypeAlias = _typing.Literal["min_sequence"]  # noqa: Y015
     _WhichOneofArgType__min_sequence: _TypeAlias = _typing.Literal["_min_sequence", b"_min_sequence"]  # noqa: Y015
@@ -542,19 +546,31 @@ class SearchQuery(_message.Message):
     SPACE_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
     EXACT_FIELD_NUMBER: _builtins.int
+    SPACE_VERSION_FIELD_NUMBER: _builtins.int
+    SCORE_ALL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The caller's name for the query, at most 64 bytes; echoed. Names in a request differ."""
     text: _builtins.str
-    """A text, encoded by the server as a query. UNAVAILABLE when the encoder is down."""
+    """A text, encoded by the server as a query. In `semantic` only. UNAVAILABLE when the encoder is down."""
     limit: _builtins.int
     """Hits wanted, 1 to 1,000; 0: 10."""
     space: _builtins.str
-    """The vector space. Empty: `semantic`."""
+    """The vector space. Empty: `semantic`. NOT_FOUND for an unknown one, FAILED_PRECONDITION (SPACE_NOT_PUBLISHED) for one without a
+    published version where `space_version` names none.
+    """
     exact: _builtins.bool
     """True: compare with every item instead of using the graph index. Slow on large catalogues, never misses."""
+    space_version: _builtins.int
+    """The version of the space, published or not; 0: the published one. NOT_FOUND for one that is unknown or retired. All queries of one
+    space in a Search have the same.
+    """
+    score_all: _builtins.bool
+    """True: also score every item of the reply by this query, whoever found it: `all_scores`."""
     @_builtins.property
     def vector(self) -> _embedding_pb2.Embedding:
-        """A vector of the space, such as the encoder made from a text; the space's own centring is applied by the server."""
+        """A vector of the space, such as the encoder made from a text; the space's own centring is applied by the server. Any length in a
+        cosine space, which normalises it; in an inner product space its length scales the scores, components lie in [-10000,10000].
+        """
 
     @_builtins.property
     def examples(self) -> Global___Examples:
@@ -575,10 +591,12 @@ class SearchQuery(_message.Message):
         space: _builtins.str = ...,
         filter: _filter_pb2.Filter | None = ...,
         exact: _builtins.bool = ...,
+        space_version: _builtins.int = ...,
+        score_all: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["examples", b"examples", "filter", b"filter", "input", b"input", "text", b"text", "vector", b"vector"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exact", b"exact", "examples", b"examples", "filter", b"filter", "input", b"input", "limit", b"limit", "name", b"name", "space", b"space", "text", b"text", "vector", b"vector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exact", b"exact", "examples", b"examples", "filter", b"filter", "input", b"input", "limit", b"limit", "name", b"name", "score_all", b"score_all", "space", b"space", "space_version", b"space_version", "text", b"text", "vector", b"vector"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_input: _TypeAlias = _typing.Literal["vector", "text", "examples"]  # noqa: Y015
     _WhichOneofArgType_input: _TypeAlias = _typing.Literal["input", b"input"]  # noqa: Y015
@@ -743,6 +761,7 @@ class QueryHits(_message.Message):
     SCORES_FIELD_NUMBER: _builtins.int
     PLAN_FIELD_NUMBER: _builtins.int
     MISSING_ITEM_IDS_FIELD_NUMBER: _builtins.int
+    ALL_SCORES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name of the query."""
     plan: Global___SearchPlan.ValueType
@@ -761,6 +780,12 @@ class QueryHits(_message.Message):
     def missing_item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Example ids that no item has."""
 
+    @_builtins.property
+    def all_scores(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """When `score_all`: the query's similarity to every item of SearchResponse.items, in that order, computed as `scores`. NaN where the item
+        has no vector in the space, everywhere when the query has none (no example is known).
+        """
+
     def __init__(
         self,
         *,
@@ -769,10 +794,11 @@ class QueryHits(_message.Message):
         scores: _abc.Iterable[_builtins.float] | None = ...,
         plan: Global___SearchPlan.ValueType = ...,
         missing_item_ids: _abc.Iterable[_builtins.str] | None = ...,
+        all_scores: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["item_indices", b"item_indices", "missing_item_ids", b"missing_item_ids", "name", b"name", "plan", b"plan", "scores", b"scores"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_scores", b"all_scores", "item_indices", b"item_indices", "missing_item_ids", b"missing_item_ids", "name", b"name", "plan", b"plan", "scores", b"scores"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -792,22 +818,34 @@ class SpaceVersion(_message.Message):
     SPACE_FINGERPRINT_FIELD_NUMBER: _builtins.int
     PUBLISHED_FIELD_NUMBER: _builtins.int
     VECTOR_COUNT_FIELD_NUMBER: _builtins.int
+    DERIVED_FROM_SPACE_FIELD_NUMBER: _builtins.int
+    PUT_VECTOR_COUNT_FIELD_NUMBER: _builtins.int
     space: _builtins.str
     """The space, such as `semantic`."""
     version: _builtins.int
-    """Its version, from 1."""
+    """Its version: 1 for `semantic`, else the sequence number of the write that made it. Grows with every version of a space, never used twice
+    in a catalogue.
+    """
     dimensions: _builtins.int
-    """Components of a vector; 0 while the space is empty and its model unknown."""
+    """Components of a vector, 1 to GetLimits.max_space_dimensions; 0 while `semantic` is empty and its model unknown."""
     metric: Global___Metric.ValueType
     """How vectors are compared."""
     centered: _builtins.bool
-    """Whether the mean of the corpus is subtracted before vectors are normalised and compared."""
+    """Whether the mean of the corpus is subtracted before vectors are normalised and compared. The mean of `semantic` follows the
+    corpus; that of another space is fixed when a version is first published (before: nothing is subtracted) and stays.
+    """
     space_fingerprint: _builtins.str
-    """The fingerprint all vectors of the version share; empty while the space is empty."""
+    """The fingerprint all vectors of the version share, 1 to 256 bytes: the model that made them, its training run included. Empty while
+    `semantic` is empty.
+    """
     published: _builtins.bool
     """Whether Search uses this version by default."""
     vector_count: _builtins.int
-    """Vectors in the version."""
+    """Items that have a vector in the version, projected ones included."""
+    derived_from_space: _builtins.str
+    """The space whose vectors are projected for items without one of their own; empty: none. Output only."""
+    put_vector_count: _builtins.int
+    """Vectors that were put. Output only; 0 for `semantic`, whose vectors the encoder makes."""
     def __init__(
         self,
         *,
@@ -819,10 +857,12 @@ class SpaceVersion(_message.Message):
         space_fingerprint: _builtins.str = ...,
         published: _builtins.bool = ...,
         vector_count: _builtins.int = ...,
+        derived_from_space: _builtins.str = ...,
+        put_vector_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["centered", b"centered", "dimensions", b"dimensions", "metric", b"metric", "published", b"published", "space", b"space", "space_fingerprint", b"space_fingerprint", "vector_count", b"vector_count", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["centered", b"centered", "derived_from_space", b"derived_from_space", "dimensions", b"dimensions", "metric", b"metric", "published", b"published", "put_vector_count", b"put_vector_count", "space", b"space", "space_fingerprint", b"space_fingerprint", "vector_count", b"vector_count", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -838,17 +878,40 @@ class CreateSpaceVersionRequest(_message.Message):
     SPACE_VERSION_FIELD_NUMBER: _builtins.int
     DERIVED_FROM_SPACE_FIELD_NUMBER: _builtins.int
     PROJECTION_FIELD_NUMBER: _builtins.int
+    BIAS_FIELD_NUMBER: _builtins.int
+    SOURCE_MEAN_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     catalog: _builtins.str
     """The catalogue."""
     derived_from_space: _builtins.str
-    """For a derived space: the linear map from this space gives items a vector until one is put."""
+    """For a derived space: the linear map from this space gives items a vector until one is put, new items as soon as they are
+    written, and another one when their text changes. `semantic` or empty (no map: only items with a put vector have one).
+    """
+    request_id: _builtins.str
+    """A caller's id for this write, at most 128 bytes; see UpsertItemsRequest. Without one, a repeat makes a second version."""
     @_builtins.property
     def space_version(self) -> Global___SpaceVersion:
-        """The version to make; `version`, `published` and `vector_count` are set by the server."""
+        """The version to make: `space` (1 to 64 characters of a-z, 0-9, `-` and `_`, starting with a letter; not `semantic`), `dimensions`,
+        `metric`, `centered` and `space_fingerprint`. The rest is set by the server and ignored here.
+        """
 
     @_builtins.property
     def projection(self) -> _embedding_pb2.EmbeddingMatrix:
-        """The map, one row a component of the new space, columns as the dimensions of `derived_from_space`."""
+        """The map: one row a component of the new space, columns as the dimensions of `derived_from_space`, its fingerprint (empty: the
+        caller vouches). The vector of an item is  projection * unit(s - source_mean) + bias  where s is its semantic vector of
+        length 1 and unit() gives length 1; in a cosine space the result is normalised. No component of any result may exceed 10000:
+        the length of each row plus its bias is at most that.
+        """
+
+    @_builtins.property
+    def bias(self) -> _embedding_pb2.Embedding:
+        """Added after the map, one number a component of the new space; zeros are fine. Unset: nothing."""
+
+    @_builtins.property
+    def source_mean(self) -> _embedding_pb2.Embedding:
+        """The mean that the map was trained without, for the life of the version. Unset: the one that Search subtracts in the semantic
+        space right now (nothing below 16 items). Zeros: none.
+        """
 
     def __init__(
         self,
@@ -857,10 +920,13 @@ class CreateSpaceVersionRequest(_message.Message):
         space_version: Global___SpaceVersion | None = ...,
         derived_from_space: _builtins.str = ...,
         projection: _embedding_pb2.EmbeddingMatrix | None = ...,
+        bias: _embedding_pb2.Embedding | None = ...,
+        source_mean: _embedding_pb2.Embedding | None = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["projection", b"projection", "space_version", b"space_version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bias", b"bias", "projection", b"projection", "source_mean", b"source_mean", "space_version", b"space_version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalog", b"catalog", "derived_from_space", b"derived_from_space", "projection", b"projection", "space_version", b"space_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bias", b"bias", "catalog", b"catalog", "derived_from_space", b"derived_from_space", "projection", b"projection", "request_id", b"request_id", "source_mean", b"source_mean", "space_version", b"space_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -909,11 +975,13 @@ class PutVectorsRequest(_message.Message):
     """Its version."""
     @_builtins.property
     def item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The items, as many as rows."""
+        """The items, as many as rows, each once: 1 to GetLimits.max_items_per_batch ids of items that exist."""
 
     @_builtins.property
     def vectors(self) -> _embedding_pb2.EmbeddingMatrix:
-        """Their vectors."""
+        """Their vectors, with the fingerprint of the version (empty: the caller vouches). NaN and infinity are refused. In a cosine space zero
+        vectors are, too, and lengths do not matter; in an inner product space components lie in [-10000,10000].
+        """
 
     def __init__(
         self,
@@ -1080,7 +1148,7 @@ class RetireSpaceVersionRequest(_message.Message):
     space: _builtins.str
     """The space."""
     version: _builtins.int
-    """The version. A published or leased one is FAILED_PRECONDITION."""
+    """The version. The published one is FAILED_PRECONDITION."""
     def __init__(
         self,
         *,
@@ -1513,6 +1581,8 @@ class GetLimitsResponse(_message.Message):
     DEFAULT_DEADLINE_FIELD_NUMBER: _builtins.int
     MAX_ITEMS_PER_CATALOG_FIELD_NUMBER: _builtins.int
     MAX_CATALOGS_FIELD_NUMBER: _builtins.int
+    MAX_SPACE_VERSIONS_FIELD_NUMBER: _builtins.int
+    MAX_SPACE_DIMENSIONS_FIELD_NUMBER: _builtins.int
     max_items_per_batch: _builtins.int
     """Items in one write."""
     max_message_bytes: _builtins.int
@@ -1529,6 +1599,10 @@ class GetLimitsResponse(_message.Message):
     """Items of one catalogue; 0: no limit but memory."""
     max_catalogs: _builtins.int
     """Catalogues, `default` among them; 0: no limit. Beyond: CreateCatalog is FAILED_PRECONDITION (TOO_MANY_CATALOGS)."""
+    max_space_versions: _builtins.int
+    """Live space versions of one catalogue, `semantic` not counted."""
+    max_space_dimensions: _builtins.int
+    """Components of a vector of any space but `semantic`."""
     @_builtins.property
     def default_deadline(self) -> _duration_pb2.Duration:
         """The deadline given to a call that has none."""
@@ -1545,10 +1619,12 @@ class GetLimitsResponse(_message.Message):
         default_deadline: _duration_pb2.Duration | None = ...,
         max_items_per_catalog: _builtins.int = ...,
         max_catalogs: _builtins.int = ...,
+        max_space_versions: _builtins.int = ...,
+        max_space_dimensions: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["default_deadline", b"default_deadline"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_deadline", b"default_deadline", "max_catalogs", b"max_catalogs", "max_hits_per_query", b"max_hits_per_query", "max_hydrated_items", b"max_hydrated_items", "max_items_per_batch", b"max_items_per_batch", "max_items_per_catalog", b"max_items_per_catalog", "max_message_bytes", b"max_message_bytes", "max_queries_per_search", b"max_queries_per_search", "max_queued_bytes", b"max_queued_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_deadline", b"default_deadline", "max_catalogs", b"max_catalogs", "max_hits_per_query", b"max_hits_per_query", "max_hydrated_items", b"max_hydrated_items", "max_items_per_batch", b"max_items_per_batch", "max_items_per_catalog", b"max_items_per_catalog", "max_message_bytes", b"max_message_bytes", "max_queries_per_search", b"max_queries_per_search", "max_queued_bytes", b"max_queued_bytes", "max_space_dimensions", b"max_space_dimensions", "max_space_versions", b"max_space_versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -182,21 +182,30 @@ class RetrievalServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateSpaceVersion(self, request, context):
-        """Starts a new version of a vector space. UNIMPLEMENTED in this release, which has version 1 of the space `semantic` only.
+        """Starts a new version of a vector space, empty or with a vector for every item by a linear map. It is live from then on: writes and
+        deletions of items reach it, and a Search that names its version searches it. The first version makes the space.
+        Versions of `semantic` cannot be made in this release: INVALID_ARGUMENT (drop the catalogue and import it again to change models).
+        Errors: FAILED_PRECONDITION when there are as many live versions as allowed (TOO_MANY_SPACE_VERSIONS), when the projection is of
+        another semantic space (SPACE_MISMATCH), or when a catalogue has no vectors to project from yet (SPACE_EMPTY).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PutVectors(self, request, context):
-        """Puts vectors made elsewhere into a space version. UNIMPLEMENTED in this release.
+        """Puts vectors made elsewhere into a space version: all or none, in place of those that the items have there. Durable and searchable
+        when answered; safe to repeat. A vector that was put stays until its item is deleted, also when the item's text changes.
+        Errors: INVALID_ARGUMENT with all violations, unknown items among them; NOT_FOUND for an unknown space or version;
+        FAILED_PRECONDITION (SPACE_MISMATCH) for another fingerprint.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PublishSpaceVersion(self, request, context):
-        """Makes a version the one that Search uses by default, atomically. UNIMPLEMENTED in this release.
+        """Makes a version the one that Search uses by default, once it is loaded and searchable: a concurrent Search is answered by the old
+        version or by the new one, and `space_versions` says by which. The version before stays live, so publishing it again is the way back.
+        Errors: FAILED_PRECONDITION for a version without vectors (SPACE_EMPTY), or a centred one with fewer than 16 (SPACE_TOO_SMALL).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -210,7 +219,8 @@ class RetrievalServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RetireSpaceVersion(self, request, context):
-        """Drops a version that nobody uses. UNIMPLEMENTED in this release.
+        """Drops a version and its vectors for good. Nothing is retired by itself. The published version is FAILED_PRECONDITION
+        (SPACE_VERSION_PUBLISHED): publish another one first. NOT_FOUND when it is gone already.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

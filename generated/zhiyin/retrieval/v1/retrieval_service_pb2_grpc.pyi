@@ -56,15 +56,29 @@ class RetrievalServiceStub:
     found elsewhere. Deterministic: the same request over the same state gives the same answer.
     """
     CreateSpaceVersion: _grpc.UnaryUnaryMultiCallable[_retrieval_service_pb2.CreateSpaceVersionRequest, _retrieval_service_pb2.CreateSpaceVersionResponse]
-    """Starts a new version of a vector space. UNIMPLEMENTED in this release, which has version 1 of the space `semantic` only."""
+    """Starts a new version of a vector space, empty or with a vector for every item by a linear map. It is live from then on: writes and
+    deletions of items reach it, and a Search that names its version searches it. The first version makes the space.
+    Versions of `semantic` cannot be made in this release: INVALID_ARGUMENT (drop the catalogue and import it again to change models).
+    Errors: FAILED_PRECONDITION when there are as many live versions as allowed (TOO_MANY_SPACE_VERSIONS), when the projection is of
+    another semantic space (SPACE_MISMATCH), or when a catalogue has no vectors to project from yet (SPACE_EMPTY).
+    """
     PutVectors: _grpc.UnaryUnaryMultiCallable[_retrieval_service_pb2.PutVectorsRequest, _retrieval_service_pb2.PutVectorsResponse]
-    """Puts vectors made elsewhere into a space version. UNIMPLEMENTED in this release."""
+    """Puts vectors made elsewhere into a space version: all or none, in place of those that the items have there. Durable and searchable
+    when answered; safe to repeat. A vector that was put stays until its item is deleted, also when the item's text changes.
+    Errors: INVALID_ARGUMENT with all violations, unknown items among them; NOT_FOUND for an unknown space or version;
+    FAILED_PRECONDITION (SPACE_MISMATCH) for another fingerprint.
+    """
     PublishSpaceVersion: _grpc.UnaryUnaryMultiCallable[_retrieval_service_pb2.PublishSpaceVersionRequest, _retrieval_service_pb2.PublishSpaceVersionResponse]
-    """Makes a version the one that Search uses by default, atomically. UNIMPLEMENTED in this release."""
+    """Makes a version the one that Search uses by default, once it is loaded and searchable: a concurrent Search is answered by the old
+    version or by the new one, and `space_versions` says by which. The version before stays live, so publishing it again is the way back.
+    Errors: FAILED_PRECONDITION for a version without vectors (SPACE_EMPTY), or a centred one with fewer than 16 (SPACE_TOO_SMALL).
+    """
     ListSpaceVersions: _grpc.UnaryUnaryMultiCallable[_retrieval_service_pb2.ListSpaceVersionsRequest, _retrieval_service_pb2.ListSpaceVersionsResponse]
     """Lists the spaces of a catalogue with their versions."""
     RetireSpaceVersion: _grpc.UnaryUnaryMultiCallable[_retrieval_service_pb2.RetireSpaceVersionRequest, _retrieval_service_pb2.RetireSpaceVersionResponse]
-    """Drops a version that nobody uses. UNIMPLEMENTED in this release."""
+    """Drops a version and its vectors for good. Nothing is retired by itself. The published version is FAILED_PRECONDITION
+    (SPACE_VERSION_PUBLISHED): publish another one first. NOT_FOUND when it is gone already.
+    """
     CreateCatalog: _grpc.UnaryUnaryMultiCallable[_retrieval_service_pb2.CreateCatalogRequest, _retrieval_service_pb2.CreateCatalogResponse]
     """Makes a catalogue. ALREADY_EXISTS when there is one of that name with other settings; the same settings again are no error."""
     UpdateCatalog: _grpc.UnaryUnaryMultiCallable[_retrieval_service_pb2.UpdateCatalogRequest, _retrieval_service_pb2.UpdateCatalogResponse]
@@ -108,15 +122,29 @@ class RetrievalServiceAsyncStub(RetrievalServiceStub):
     found elsewhere. Deterministic: the same request over the same state gives the same answer.
     """
     CreateSpaceVersion: _aio.UnaryUnaryMultiCallable[_retrieval_service_pb2.CreateSpaceVersionRequest, _retrieval_service_pb2.CreateSpaceVersionResponse]  # type: ignore[assignment]
-    """Starts a new version of a vector space. UNIMPLEMENTED in this release, which has version 1 of the space `semantic` only."""
+    """Starts a new version of a vector space, empty or with a vector for every item by a linear map. It is live from then on: writes and
+    deletions of items reach it, and a Search that names its version searches it. The first version makes the space.
+    Versions of `semantic` cannot be made in this release: INVALID_ARGUMENT (drop the catalogue and import it again to change models).
+    Errors: FAILED_PRECONDITION when there are as many live versions as allowed (TOO_MANY_SPACE_VERSIONS), when the projection is of
+    another semantic space (SPACE_MISMATCH), or when a catalogue has no vectors to project from yet (SPACE_EMPTY).
+    """
     PutVectors: _aio.UnaryUnaryMultiCallable[_retrieval_service_pb2.PutVectorsRequest, _retrieval_service_pb2.PutVectorsResponse]  # type: ignore[assignment]
-    """Puts vectors made elsewhere into a space version. UNIMPLEMENTED in this release."""
+    """Puts vectors made elsewhere into a space version: all or none, in place of those that the items have there. Durable and searchable
+    when answered; safe to repeat. A vector that was put stays until its item is deleted, also when the item's text changes.
+    Errors: INVALID_ARGUMENT with all violations, unknown items among them; NOT_FOUND for an unknown space or version;
+    FAILED_PRECONDITION (SPACE_MISMATCH) for another fingerprint.
+    """
     PublishSpaceVersion: _aio.UnaryUnaryMultiCallable[_retrieval_service_pb2.PublishSpaceVersionRequest, _retrieval_service_pb2.PublishSpaceVersionResponse]  # type: ignore[assignment]
-    """Makes a version the one that Search uses by default, atomically. UNIMPLEMENTED in this release."""
+    """Makes a version the one that Search uses by default, once it is loaded and searchable: a concurrent Search is answered by the old
+    version or by the new one, and `space_versions` says by which. The version before stays live, so publishing it again is the way back.
+    Errors: FAILED_PRECONDITION for a version without vectors (SPACE_EMPTY), or a centred one with fewer than 16 (SPACE_TOO_SMALL).
+    """
     ListSpaceVersions: _aio.UnaryUnaryMultiCallable[_retrieval_service_pb2.ListSpaceVersionsRequest, _retrieval_service_pb2.ListSpaceVersionsResponse]  # type: ignore[assignment]
     """Lists the spaces of a catalogue with their versions."""
     RetireSpaceVersion: _aio.UnaryUnaryMultiCallable[_retrieval_service_pb2.RetireSpaceVersionRequest, _retrieval_service_pb2.RetireSpaceVersionResponse]  # type: ignore[assignment]
-    """Drops a version that nobody uses. UNIMPLEMENTED in this release."""
+    """Drops a version and its vectors for good. Nothing is retired by itself. The published version is FAILED_PRECONDITION
+    (SPACE_VERSION_PUBLISHED): publish another one first. NOT_FOUND when it is gone already.
+    """
     CreateCatalog: _aio.UnaryUnaryMultiCallable[_retrieval_service_pb2.CreateCatalogRequest, _retrieval_service_pb2.CreateCatalogResponse]  # type: ignore[assignment]
     """Makes a catalogue. ALREADY_EXISTS when there is one of that name with other settings; the same settings again are no error."""
     UpdateCatalog: _aio.UnaryUnaryMultiCallable[_retrieval_service_pb2.UpdateCatalogRequest, _retrieval_service_pb2.UpdateCatalogResponse]  # type: ignore[assignment]
@@ -199,7 +227,12 @@ class RetrievalServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _retrieval_service_pb2.CreateSpaceVersionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_retrieval_service_pb2.CreateSpaceVersionResponse, _abc.Awaitable[_retrieval_service_pb2.CreateSpaceVersionResponse]]:
-        """Starts a new version of a vector space. UNIMPLEMENTED in this release, which has version 1 of the space `semantic` only."""
+        """Starts a new version of a vector space, empty or with a vector for every item by a linear map. It is live from then on: writes and
+        deletions of items reach it, and a Search that names its version searches it. The first version makes the space.
+        Versions of `semantic` cannot be made in this release: INVALID_ARGUMENT (drop the catalogue and import it again to change models).
+        Errors: FAILED_PRECONDITION when there are as many live versions as allowed (TOO_MANY_SPACE_VERSIONS), when the projection is of
+        another semantic space (SPACE_MISMATCH), or when a catalogue has no vectors to project from yet (SPACE_EMPTY).
+        """
 
     @_abc_1.abstractmethod
     def PutVectors(
@@ -207,7 +240,11 @@ class RetrievalServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _retrieval_service_pb2.PutVectorsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_retrieval_service_pb2.PutVectorsResponse, _abc.Awaitable[_retrieval_service_pb2.PutVectorsResponse]]:
-        """Puts vectors made elsewhere into a space version. UNIMPLEMENTED in this release."""
+        """Puts vectors made elsewhere into a space version: all or none, in place of those that the items have there. Durable and searchable
+        when answered; safe to repeat. A vector that was put stays until its item is deleted, also when the item's text changes.
+        Errors: INVALID_ARGUMENT with all violations, unknown items among them; NOT_FOUND for an unknown space or version;
+        FAILED_PRECONDITION (SPACE_MISMATCH) for another fingerprint.
+        """
 
     @_abc_1.abstractmethod
     def PublishSpaceVersion(
@@ -215,7 +252,10 @@ class RetrievalServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _retrieval_service_pb2.PublishSpaceVersionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_retrieval_service_pb2.PublishSpaceVersionResponse, _abc.Awaitable[_retrieval_service_pb2.PublishSpaceVersionResponse]]:
-        """Makes a version the one that Search uses by default, atomically. UNIMPLEMENTED in this release."""
+        """Makes a version the one that Search uses by default, once it is loaded and searchable: a concurrent Search is answered by the old
+        version or by the new one, and `space_versions` says by which. The version before stays live, so publishing it again is the way back.
+        Errors: FAILED_PRECONDITION for a version without vectors (SPACE_EMPTY), or a centred one with fewer than 16 (SPACE_TOO_SMALL).
+        """
 
     @_abc_1.abstractmethod
     def ListSpaceVersions(
@@ -231,7 +271,9 @@ class RetrievalServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _retrieval_service_pb2.RetireSpaceVersionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_retrieval_service_pb2.RetireSpaceVersionResponse, _abc.Awaitable[_retrieval_service_pb2.RetireSpaceVersionResponse]]:
-        """Drops a version that nobody uses. UNIMPLEMENTED in this release."""
+        """Drops a version and its vectors for good. Nothing is retired by itself. The published version is FAILED_PRECONDITION
+        (SPACE_VERSION_PUBLISHED): publish another one first. NOT_FOUND when it is gone already.
+        """
 
     @_abc_1.abstractmethod
     def CreateCatalog(
