@@ -27,8 +27,8 @@ class SequenceSettings:
         sampled_items: Negatives of a step when it is sampled.
         reduced_precision: Let the largest matrix products read bfloat16 where the hardware can; False: float32, as on
             any other machine.
-        evaluate_every: Steps between two looks at the validation users.
-        patience: Looks without a new best after which training ends.
+        evaluate_every: Steps between two looks at the validation users; two passes over the data where these are less.
+        patience: Steps without a new best after which training ends; one pass over the data where that is more.
         max_steps: Training ends here at the latest.
         validation_users: Looked at, at most; a sample where there are more.
         refit: Train once more, on everything, for as long as was best.
@@ -50,7 +50,7 @@ class SequenceSettings:
     sampled_items: int = 8_192
     reduced_precision: bool = True
     evaluate_every: int = 100
-    patience: int = 4
+    patience: int = 400
     max_steps: int = 5_000
     validation_users: int = 5_000
     refit: bool = True

@@ -23,6 +23,8 @@ from zhiyin_offline.training.sequence.validation import ValidationCases, ndcg, r
 
 Floats = NDArray[np.float32]
 Phase = Literal["search", "refit"]
+# Between two looks: fewer change the averaged weights too little.
+_LEAST_STEPS = 10
 
 
 class NothingToTrainOn(ValueError):
@@ -215,6 +217,9 @@ def _search(
     phase: _Phase, cases: ValidationCases, checkpoint: Checkpoint, progress: Progress
 ) -> tuple[dict[str, Tensor], list[Evaluation], Evaluation]:
     settings, optimisation = phase.settings, phase.optimisation
+    pass_steps = phase.data.target_count / settings.batch_positions
+    every = max(_LEAST_STEPS, min(settings.evaluate_every, round(2 * pass_steps)))
+    patience = max(settings.patience, round(pass_steps))
     evaluations: list[Evaluation] = []
     best, best_weights = Evaluation(0, float("nan"), -1.0, 0.0), optimisation.averaged()
     if (saved := checkpoint.load()) is not None:
@@ -223,10 +228,13 @@ def _search(
         best = max(evaluations, key=lambda look: look.ndcg)
         best_weights = saved["best_weights"]
     losses: list[float] = []
-    while optimisation.step_count < settings.max_steps and not _stalled(evaluations, best, settings.patience):
+    while optimisation.step_count < settings.max_steps:
+        # Judged by the last look, not by the last step: a training that goes on must decide the same.
+        if evaluations and evaluations[-1].step - best.step >= patience:
+            break
         losses.append(optimisation.step())
         step, look = optimisation.step_count, None
-        if step % settings.evaluate_every == 0 or step == settings.max_steps:
+        if step % every == 0 or step == settings.max_steps:
             weights = optimisation.averaged()
             look = _look(phase, weights, cases, float(np.mean(losses)))
             losses = []
@@ -237,10 +245,6 @@ def _search(
             checkpoint.save({"optimisation": optimisation.state(), "evaluations": rows, "best_weights": best_weights})
         progress(TrainingProgress("search", step, settings.max_steps, look))
     return best_weights, evaluations, best
-
-
-def _stalled(evaluations: list[Evaluation], best: Evaluation, patience: int) -> bool:
-    return sum(look.step > best.step for look in evaluations) >= patience
 
 
 def _refit(phase: _Phase, steps: int, checkpoint: Checkpoint, progress: Progress) -> dict[str, Tensor]:

@@ -34,8 +34,8 @@ SMALL = SequenceSettings(
     averaging=0.9,
     batch_positions=512,
     evaluate_every=15,
-    patience=2,
-    max_steps=90,
+    patience=30,
+    max_steps=60,
 )
 
 
@@ -155,10 +155,10 @@ def test_a_checkpoint_of_other_data_is_not_gone_on_from(world: World, tmp_path: 
 
 
 def test_ends_when_validation_gets_no_better(world: World) -> None:
-    trained = train(world, world.text, replace(SMALL, max_steps=400, evaluate_every=5))
+    trained = train(world, world.text, replace(SMALL, max_steps=400, evaluate_every=10))
     assert trained.evaluations[-1].step < 400
     assert trained.best.ndcg == max(look.ndcg for look in trained.evaluations)
-    assert [look.step > trained.best.step for look in trained.evaluations].count(True) == SMALL.patience
+    assert trained.evaluations[-1].step - trained.best.step == SMALL.patience
 
 
 def test_refit_repeats_the_best_number_of_passes_on_everything(world: World) -> None:
