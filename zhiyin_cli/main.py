@@ -10,6 +10,7 @@ import typer
 from zhiyin_cli.connection import Tls
 from zhiyin_cli.datasets_commands import datasets_app
 from zhiyin_cli.demo_command import demo
+from zhiyin_cli.evaluate_command import evaluate
 from zhiyin_cli.import_commands import events_app, items_app, users_app
 from zhiyin_cli.model_commands import model_app
 from zhiyin_cli.recommend_commands import recommend, similar, stats
@@ -62,6 +63,7 @@ app.command()(demo)
 app.command()(recommend)
 app.command()(similar)
 app.command()(stats)
+app.command()(evaluate)
 app.command()(check)
 app.command()(backup)
 app.command()(restore)

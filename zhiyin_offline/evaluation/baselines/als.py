@@ -19,7 +19,7 @@ class AlsScorer:
 
     Args:
         seed: Of the first factors.
-        factors: Components of a vector.
+        factors: Components of a vector; on small data an eighth of the items, for more would learn pairs by heart.
         regularization: Pulls factors towards zero.
         confidence: Weight of an observed pair; an unobserved one weighs 1.
         iterations: Alternations.
@@ -41,23 +41,25 @@ class AlsScorer:
     def fit(self, dataset: Dataset, split: Split) -> None:
         """Alternates, with `implicit`."""
         self._dataset = dataset
+        matrix = training_matrix(dataset, split.training)
+        factors = min(self._factors, max(min(matrix.shape) // 8, 1))
         # Threads go over users; a BLAS with threads of its own inside each would slow them down.
         with threadpool_limits(1, "blas"):
             model = AlternatingLeastSquares(
-                factors=self._factors,
+                factors=factors,
                 regularization=self._regularization,
                 alpha=self._confidence,
                 iterations=self._iterations,
                 random_state=self._seed,
             )
-            model.fit(training_matrix(dataset, split.training), show_progress=False)
+            model.fit(matrix, show_progress=False)
         self._items = np.asarray(model.item_factors, dtype=np.float32)
         everything = self._items.T.astype(np.float64) @ self._items
-        self._unobserved = everything + self._regularization * np.eye(self._factors)
+        self._unobserved = everything + self._regularization * np.eye(factors)
 
     def scores(self, cases: Sequence[Case]) -> Scores:
         """Folds every history in, then one product."""
-        users = np.zeros((len(cases), self._factors), dtype=np.float32)
+        users = np.zeros((len(cases), self._items.shape[1]), dtype=np.float32)
         for row, case in enumerate(cases):
             known = self._items[recent_items(self._dataset, case)].astype(np.float64)
             if len(known):

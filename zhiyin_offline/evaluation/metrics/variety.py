@@ -131,7 +131,10 @@ def popularity_percentiles(item_users: NDArray[np.float32]) -> Values:
 
 def serendipity(lists: Lists, targets: NDArray[np.int32], expected: Lists) -> Values:
     """1 where a list has its target and popularity alone would not have shown it (Ge, Delgado, Jannach 2010)."""
-    return ((lists == targets[:, None]).any(axis=1) & ~(expected == targets[:, None]).any(axis=1)).astype(np.float64)
+    hit = (lists == targets[:, None]).any(axis=1)
+    unexpected: NDArray[np.bool_] = ~(expected == targets[:, None]).any(axis=1)
+    out: Values = (hit & unexpected).astype(np.float64)
+    return out
 
 
 def calibration(lists: Lists, histories: sp.csr_matrix, categories: sp.csr_matrix) -> Values:

@@ -1,0 +1,1 @@
+"""An evaluation as JSON, as a page, as a table for a terminal."""
