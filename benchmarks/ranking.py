@@ -21,6 +21,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 
 from ranking_service.query import DiversityMethod, Query
+from ranking_service.scorers.scorer import BuiltinScorer
+from ranking_service.scorers.source_weights import source_weights
 from ranking_service.serving import Serving, build_serving
 from ranking_service.settings import RankingSettings
 from ranking_service.stages import Journal
@@ -46,7 +48,7 @@ def run() -> dict[str, object]:
 
 
 async def _measure(folder: Path, executor: ThreadPoolExecutor) -> dict[str, object]:
-    catalogue = _Catalogue()
+    catalogue, builtin = _Catalogue(), BuiltinScorer(source_weights)
     serving = build_serving(
         RankingSettings(data_dir=folder),
         _Users(),
@@ -55,6 +57,7 @@ async def _measure(folder: Path, executor: ThreadPoolExecutor) -> dict[str, obje
         catalogue,
         TokenSigner(b"benchmark-benchmark"),
         executor,
+        lambda _: builtin,
     )
     variants = {f"history_{n}": Query("default", f"user-{n}", now=time.time()) for n in _HISTORIES}
     for method in (DiversityMethod.DPP, DiversityMethod.NONE):

@@ -28,6 +28,9 @@ class SourceKind(enum.IntEnum):
     POPULAR = 5
     FRESH = 6
     EXPLORATION = 7
+    SEQUENCE = 8
+    COLLABORATIVE = 9
+    COMMUNITY = 10
     CALLER = 11
     SIMILAR = 12
     CATALOG = 13

@@ -10,7 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 
+from ranking_service.bundles.bundle_store import BundleStore
 from ranking_service.clients import EncoderClient, RetrievalClient
+from ranking_service.scorers.scorer import BuiltinScorer
+from ranking_service.scorers.source_weights import source_weights
 from ranking_service.servicer import RankingServicer
 from ranking_service.serving import Serving, build_serving
 from ranking_service.settings import RankingSettings
@@ -68,6 +71,7 @@ class RankingService:
             self._lists_door,
         )
         self._retrieval = RetrievalClient(self._channel(settings.retrieval_address), settings.retrieval_timeout_s)
+        bundles = BundleStore(settings.bundles_dir or settings.data_dir / "bundles", BuiltinScorer(source_weights))
         self._serving = build_serving(
             settings,
             self._user_side.reader,
@@ -76,8 +80,9 @@ class RankingService:
             self._retrieval,
             self._signer,
             self._executor,
+            bundles.scorer,
         )
-        add_RankingServiceServicer_to_server(RankingServicer(self._user_side, self._serving, settings), server)
+        add_RankingServiceServicer_to_server(RankingServicer(self._user_side, self._serving, bundles, settings), server)
 
     async def start(self) -> None:
         """Opens the user store and loads the statistics."""

@@ -7,6 +7,8 @@ from typing import NoReturn
 from google.protobuf.duration_pb2 import Duration
 
 from ranking_service import conversions
+from ranking_service.bundles.bundle_store import BundleStore
+from ranking_service.bundles.rpcs_bundles import BundleRpcs
 from ranking_service.rpcs_recommend import RecommendRpcs
 from ranking_service.serving import Serving
 from ranking_service.settings import RankingSettings
@@ -17,12 +19,13 @@ from zhiyin.ranking.v1 import ranking_service_pb2 as pb2
 from zhiyin.ranking.v1.ranking_service_pb2_grpc import RankingServiceServicer
 
 
-class RankingServicer(UserRpcs, RecommendRpcs, RankingServiceServicer):
+class RankingServicer(UserRpcs, RecommendRpcs, BundleRpcs, RankingServiceServicer):
     """RankingService over the user side and the recommendation."""
 
-    def __init__(self, user_side: UserSide, serving: Serving, settings: RankingSettings) -> None:
+    def __init__(self, user_side: UserSide, serving: Serving, bundles: BundleStore, settings: RankingSettings) -> None:
         super().__init__(user_side)
         self.user_side, self.serving, self._settings = user_side, serving, settings
+        self.bundles, self.signer = bundles, serving.signer
 
     async def GetLimits(self, request: pb2.GetLimitsRequest, context: object) -> pb2.GetLimitsResponse:
         """What this server accepts."""
@@ -55,11 +58,3 @@ class RankingServicer(UserRpcs, RecommendRpcs, RankingServiceServicer):
     async def DeleteRule(self, request: pb2.DeleteRuleRequest, context: object) -> NoReturn:
         """Not in this release."""
         raise NotImplementedYet("DeleteRule")
-
-    async def ListBundles(self, request: pb2.ListBundlesRequest, context: object) -> NoReturn:
-        """Not in this release."""
-        raise NotImplementedYet("ListBundles")
-
-    async def ActivateBundle(self, request: pb2.ActivateBundleRequest, context: object) -> NoReturn:
-        """Not in this release."""
-        raise NotImplementedYet("ActivateBundle")

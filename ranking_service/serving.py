@@ -16,7 +16,6 @@ from ranking_service.lists import ListServer
 from ranking_service.pipeline import ListLimits, Recommender, ScorerOf, Understands
 from ranking_service.rerank import Reranker
 from ranking_service.scorers.scorer import BuiltinScorer
-from ranking_service.scorers.source_weights import source_weights
 from ranking_service.settings import RankingSettings
 from ranking_service.shelf import ShelfUnderstanding, shelf_weights
 from ranking_service.sources.catalog import CatalogSource
@@ -55,12 +54,9 @@ def build_serving(
     retrieval: Retrieval,
     signer: TokenSigner,
     executor: Executor,
-    scorer_of: ScorerOf | None = None,
+    scorer_of: ScorerOf,
 ) -> Serving:
-    """The read side. `executor` runs the arithmetic; close `scout` at the end.
-
-    `scorer_of` gives what scores a catalogue's lists; None: the weights of the house.
-    """
+    """The read side. `executor` runs the arithmetic; close `scout` at the end."""
     scout = CatalogScout(retrieval, settings.catalog_refresh_s)
     items = ItemCache(settings.item_cache_entries, settings.item_cache_age_s)
     understanding = Understanding(users, encoder, retrieval, items, scout)
@@ -76,8 +72,8 @@ def build_serving(
     def lists(of: Recommender) -> ListServer:
         return ListServer(of, store, users, retrieval, statistics, signer, executor)
 
-    builtin, of_shelves = BuiltinScorer(source_weights), BuiltinScorer(shelf_weights)
-    main = recommender(understanding, list_sources(settings, statistics), scorer_of or (lambda _: builtin), required)
+    of_shelves = BuiltinScorer(shelf_weights)
+    main = recommender(understanding, list_sources(settings, statistics), scorer_of, required)
     shelf = recommender(
         ShelfUnderstanding(understanding), shelf_sources(settings, statistics), lambda _: of_shelves, frozenset()
     )

@@ -33,6 +33,10 @@ class RankingSettings(ServerSettings):
         description="Key that signs all tokens; replicas share it. Unset: made in data_dir.",
     )
 
+    bundles_dir: Path | None = Field(
+        None, description="Folder of the model bundles; replicas share it. Unset: `bundles` in data_dir."
+    )
+
     encoder_timeout_s: float = Field(1.0, gt=0, le=60, description="Longest wait for the encoder, in seconds.")
     retrieval_timeout_s: float = Field(
         3.0, gt=0, le=60, description="Longest wait for a call to retrieval, in seconds."

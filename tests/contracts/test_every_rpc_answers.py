@@ -25,8 +25,6 @@ NOT_YET = {
     "PutRule",
     "ListRules",
     "DeleteRule",
-    "ListBundles",
-    "ActivateBundle",
 }
 # An empty request is complete for these; a stream answers an empty batch with an error of its own.
 ANSWER_EMPTY = {"GetLimits", "GetModelInfo", "ListCatalogs", "EmbedStream", "ImportItems", "StreamEvents"}

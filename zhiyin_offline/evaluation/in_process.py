@@ -9,15 +9,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ranking_service.pipeline import Judged, Recommender, ScorerOf
+from ranking_service.pipeline import Judged, Recommender
 from ranking_service.query import DEFAULT_DIVERSITY, Query
+from ranking_service.scorers.scorer import BuiltinScorer, Scorer
+from ranking_service.scorers.source_weights import source_weights
 from ranking_service.serving import build_serving
 from ranking_service.settings import RankingSettings
 from ranking_service.stages import Journal
@@ -31,25 +32,11 @@ from service_runtime.request_context import Deadline, RequestContext, enter
 from service_runtime.signed_token import TokenSigner
 from zhiyin_offline.evaluation.dataset import Dataset
 from zhiyin_offline.evaluation.memory_catalog import MemoryCatalog
+from zhiyin_offline.evaluation.protocols import Case, done_with
 
 CATALOG = "default"
 T = TypeVar("T")
 Rows = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Asked:
-    """Who a list is for and when.
-
-    Attributes:
-        user: User number.
-        history: Rows of the user's events that may be known, rising.
-        now: Unix seconds.
-    """
-
-    user: int
-    history: Rows
-    now: float
 
 
 class RecordedStatistics:
@@ -78,15 +65,15 @@ class RecordedStatistics:
 
 
 class RecordedUsers:
-    """The `UserReader` over a record: each user as they were when `asked` is for."""
+    """The `UserReader` over a record: each user as they were in the case at hand."""
 
     def __init__(self, dataset: Dataset, max_recent: int) -> None:
         self._dataset, self._max_recent = dataset, max_recent
-        self.asked = Asked(0, np.empty(0, np.int64), 0.0)
+        self.case = Case(0, 0, 0, 0.0, np.empty(0, np.int64))
 
     async def read(self, catalog: str, user_id: str, consistency_token: str = "") -> UserState:
         """As in `UserReader`."""
-        dataset, events, rows = self._dataset, self._dataset.events, self.asked.history
+        dataset, events, rows = self._dataset, self._dataset.events, self.case.history
         profile = dataset.users.get(user_id)
         seen, hidden, recent = set(), set(), []
         for row in rows.tolist():
@@ -111,7 +98,7 @@ class RecordedUsers:
             seen=frozenset(seen),
             hidden=frozenset(hidden),
             version=len(rows),
-            key=self.asked.user + 1,
+            key=self.case.user + 1,
         )
 
 
@@ -146,7 +133,7 @@ class RecordedService:
         dataset: The record.
         catalog: Its items, with their spaces.
         settings: Of the ranking service.
-        scorer_of: See `build_serving`.
+        scorer: Of the lists; None: the weights of the house.
     """
 
     def __init__(
@@ -154,10 +141,11 @@ class RecordedService:
         dataset: Dataset,
         catalog: MemoryCatalog,
         settings: RankingSettings | None = None,
-        scorer_of: ScorerOf | None = None,
+        scorer: Scorer | None = None,
     ) -> None:
         settings = settings or RankingSettings()
-        self._dataset = dataset
+        of_lists = scorer or BuiltinScorer(source_weights)
+        self._dataset, self._done = dataset, done_with(dataset)
         self.statistics = RecordedStatistics(dataset, settings.popularity_half_life_days * 86_400.0)
         self._users = RecordedUsers(dataset, settings.max_recent_interactions)
         self._serving = build_serving(
@@ -168,7 +156,7 @@ class RecordedService:
             catalog,
             TokenSigner(b"evaluation" * 4),
             InlineExecutor(),
-            scorer_of,
+            lambda _: of_lists,
         )
 
     @property
@@ -177,50 +165,50 @@ class RecordedService:
         return self._serving.main
 
     def lists(
-        self, asked: Sequence[Asked], k: int, diversity: float = DEFAULT_DIVERSITY, include_history: bool = False
+        self, cases: Sequence[Case], k: int, diversity: float = DEFAULT_DIVERSITY, include_history: bool = False
     ) -> NDArray[np.int32]:
-        """The first k items of everybody's list, as item numbers, shape (asked, k), -1 where a list is shorter."""
+        """The first k items of everybody's list, as item numbers, shape (cases, k), -1 where a list is shorter."""
         numbers = self._dataset.item_numbers
 
         async def make(query: Query) -> list[int]:
             slate = await self.recommender.make_list(query, Journal(), "evaluation")
             return [numbers[slate.items[place.row].id] for place in islice(slate.places(), k)]
 
-        out = np.full((len(asked), k), -1, np.int32)
-        for row, places in enumerate(self._run(asked, make, diversity, include_history)):
+        out = np.full((len(cases), k), -1, np.int32)
+        for row, places in enumerate(self._run(cases, make, diversity, include_history)):
             out[row, : len(places)] = places
         return out
 
-    def judge(self, asked: Sequence[Asked], read: Callable[[Judged], T], include_history: bool = False) -> list[T]:
+    def judge(self, cases: Sequence[Case], read: Callable[[Judged], T], include_history: bool = False) -> list[T]:
         """What `read` makes of everybody's candidates, before they are ordered."""
 
         async def make(query: Query) -> T:
             return read(await self.recommender.judge(query, Journal()))
 
-        return self._run(asked, make, 0.0, include_history)
+        return self._run(cases, make, 0.0, include_history)
 
     def _run(
-        self, asked: Sequence[Asked], make: Callable[[Query], Awaitable[T]], diversity: float, include_history: bool
+        self, cases: Sequence[Case], make: Callable[[Query], Awaitable[T]], diversity: float, include_history: bool
     ) -> list[T]:
         async def all_of_them() -> list[T]:
-            return [await self._one(one, make, diversity, include_history) for one in asked]
+            return [await self._one(case, make, diversity, include_history) for case in cases]
 
         return asyncio.run(all_of_them())
 
     async def _one(
-        self, asked: Asked, make: Callable[[Query], Awaitable[T]], diversity: float, include_history: bool
+        self, case: Case, make: Callable[[Query], Awaitable[T]], diversity: float, include_history: bool
     ) -> T:
         enter(RequestContext("evaluation", Deadline.after(60.0)))
-        self._users.asked = asked
-        items = self._dataset.events.item[asked.history]
+        self._users.case = case
+        items = self._dataset.events.item[case.history[self._done[case.history]]]
         known = frozenset(self._dataset.item_ids[item] for item in np.unique(items[items >= 0]).tolist())
         query = Query(
             CATALOG,
-            self._dataset.user_ids[asked.user],
+            self._dataset.user_ids[case.user],
             excluded=frozenset() if include_history else known,
             include_seen=include_history,
             diversity=diversity,
-            now=asked.now,
+            now=case.now,
         )
         return await make(query)
 

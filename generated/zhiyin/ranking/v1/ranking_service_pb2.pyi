@@ -1991,7 +1991,7 @@ class ActivateBundleRequest(_message.Message):
     catalog: _builtins.str
     """The catalogue."""
     bundle_id: _builtins.str
-    """The bundle."""
+    """The bundle; `builtin`: none, the weights of the house."""
     def __init__(
         self,
         *,

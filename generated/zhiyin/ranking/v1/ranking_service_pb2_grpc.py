@@ -218,14 +218,15 @@ class RankingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListBundles(self, request, context):
-        """Lists model bundles. UNIMPLEMENTED in this release.
+        """Lists model bundles.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ActivateBundle(self, request, context):
-        """Makes a bundle the one that serves; also the way back to an older one. UNIMPLEMENTED in this release.
+        """Makes a bundle the one that serves; also the way back to an older one. No request is dropped: a list is made with the old
+        bundle or with the new one. FAILED_PRECONDITION when it cannot be served; the one before goes on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

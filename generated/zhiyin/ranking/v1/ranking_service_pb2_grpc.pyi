@@ -68,9 +68,11 @@ class RankingServiceStub:
     DeleteRule: _grpc.UnaryUnaryMultiCallable[_ranking_service_pb2.DeleteRuleRequest, _ranking_service_pb2.DeleteRuleResponse]
     """Deletes a merchandising rule. UNIMPLEMENTED in this release."""
     ListBundles: _grpc.UnaryUnaryMultiCallable[_ranking_service_pb2.ListBundlesRequest, _ranking_service_pb2.ListBundlesResponse]
-    """Lists model bundles. UNIMPLEMENTED in this release."""
+    """Lists model bundles."""
     ActivateBundle: _grpc.UnaryUnaryMultiCallable[_ranking_service_pb2.ActivateBundleRequest, _ranking_service_pb2.ActivateBundleResponse]
-    """Makes a bundle the one that serves; also the way back to an older one. UNIMPLEMENTED in this release."""
+    """Makes a bundle the one that serves; also the way back to an older one. No request is dropped: a list is made with the old
+    bundle or with the new one. FAILED_PRECONDITION when it cannot be served; the one before goes on.
+    """
     GetLimits: _grpc.UnaryUnaryMultiCallable[_ranking_service_pb2.GetLimitsRequest, _ranking_service_pb2.GetLimitsResponse]
     """The limits of this server."""
 
@@ -114,9 +116,11 @@ class RankingServiceAsyncStub(RankingServiceStub):
     DeleteRule: _aio.UnaryUnaryMultiCallable[_ranking_service_pb2.DeleteRuleRequest, _ranking_service_pb2.DeleteRuleResponse]  # type: ignore[assignment]
     """Deletes a merchandising rule. UNIMPLEMENTED in this release."""
     ListBundles: _aio.UnaryUnaryMultiCallable[_ranking_service_pb2.ListBundlesRequest, _ranking_service_pb2.ListBundlesResponse]  # type: ignore[assignment]
-    """Lists model bundles. UNIMPLEMENTED in this release."""
+    """Lists model bundles."""
     ActivateBundle: _aio.UnaryUnaryMultiCallable[_ranking_service_pb2.ActivateBundleRequest, _ranking_service_pb2.ActivateBundleResponse]  # type: ignore[assignment]
-    """Makes a bundle the one that serves; also the way back to an older one. UNIMPLEMENTED in this release."""
+    """Makes a bundle the one that serves; also the way back to an older one. No request is dropped: a list is made with the old
+    bundle or with the new one. FAILED_PRECONDITION when it cannot be served; the one before goes on.
+    """
     GetLimits: _aio.UnaryUnaryMultiCallable[_ranking_service_pb2.GetLimitsRequest, _ranking_service_pb2.GetLimitsResponse]  # type: ignore[assignment]
     """The limits of this server."""
 
@@ -241,7 +245,7 @@ class RankingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ranking_service_pb2.ListBundlesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ranking_service_pb2.ListBundlesResponse, _abc.Awaitable[_ranking_service_pb2.ListBundlesResponse]]:
-        """Lists model bundles. UNIMPLEMENTED in this release."""
+        """Lists model bundles."""
 
     @_abc_1.abstractmethod
     def ActivateBundle(
@@ -249,7 +253,9 @@ class RankingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ranking_service_pb2.ActivateBundleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ranking_service_pb2.ActivateBundleResponse, _abc.Awaitable[_ranking_service_pb2.ActivateBundleResponse]]:
-        """Makes a bundle the one that serves; also the way back to an older one. UNIMPLEMENTED in this release."""
+        """Makes a bundle the one that serves; also the way back to an older one. No request is dropped: a list is made with the old
+        bundle or with the new one. FAILED_PRECONDITION when it cannot be served; the one before goes on.
+        """
 
     @_abc_1.abstractmethod
     def GetLimits(
