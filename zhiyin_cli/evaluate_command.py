@@ -75,6 +75,13 @@ def evaluate(
     max_users: Annotated[
         int, typer.Option("--max-users", min=0, help="Judge so many users, drawn evenly; 0: all.")
     ] = 0,
+    hide_items: Annotated[
+        float, typer.Option("--hide-items", min=0, max=1, help="Hide such a share of the catalogue from training.")
+    ] = 0.0,
+    known_events: Annotated[
+        int,
+        typer.Option("--known-events", min=-1, help="Judge a fifth of the users as new, with so many events; -1: no."),
+    ] = -1,
     incumbent: Annotated[
         Path | None,
         typer.Option(
@@ -109,14 +116,16 @@ def evaluate(
         model_dir = ready_model(model, cache_dir / "models", _say)
         vectors, fingerprint = _vectors(dataset, model_dir, cache_dir)
         chosen, notes = _methods(asked_methods, vectors, fingerprint, incumbent)
+        split = _as_new(dataset, split, hide_items, known_events)
         if split.streaming:
             notes.append(
-                "Streaming: zhiyin goes on learning from what passes before each case, as in service. The baselines "
-                "learned up to the cut and know later events as histories only; --frozen holds all to the cut."
+                "Streaming: zhiyin goes on learning from what passes before each case, as in service; the baselines "
+                "are fitted anew five times, each time on all that has passed. --frozen holds all to the cut."
             )
         split, sampled = _sampled(split, max_users)
         result = run(dataset, split, chosen, vectors, range(seeds), _say)
         asked = {"seeds": list(range(seeds)), "max_users": max_users, "sampled": sampled, "part": part.value}
+        asked |= {"hidden_items": hide_items, "known_events": known_events if known_events >= 0 else None}
         figures = _report(dataset, dataset_dir.resolve().name, result, protocol, asked, notes)
         _write(figures, json_file, html_file)
         out.print(_table(figures))
@@ -148,6 +157,15 @@ def _split(dataset: Dataset, protocol: Protocol, part: Part, *, frozen: bool, in
     if protocol is Protocol.leave_one_out:
         return leave_one_out(dataset, part.value, include_history=include_history)
     return time_split(dataset, part.value, streaming=not frozen, include_history=include_history)
+
+
+def _as_new(dataset: Dataset, split: Split, hide_items: float, known_events: int) -> Split:
+    from zhiyin_offline.evaluation.hidden_items import draw_hidden, hide
+    from zhiyin_offline.evaluation.new_users import as_new_users
+
+    if hide_items > 0:
+        split = hide(dataset, split, draw_hidden(dataset, hide_items))
+    return as_new_users(dataset, split, known_events) if known_events >= 0 else split
 
 
 def _counted(dataset: Dataset, split: Split) -> str:
@@ -202,7 +220,7 @@ def _methods(
     zhiyin = _zhiyin(vectors, fingerprint)
     if zhiyin is not None:
         available[SUBJECT] = zhiyin
-    available |= baselines(vectors)
+    available |= {name: _refitted(make) for name, make in baselines(vectors).items()}
     wanted = asked or (SUBJECT, *BASELINES)
     chosen = {name: available[name] for name in wanted if name in available}
     notes = []
@@ -218,6 +236,12 @@ def _methods(
     for note in notes:
         _say(note)
     return chosen, notes
+
+
+def _refitted(make: MakeMethod) -> MakeMethod:
+    from zhiyin_offline.evaluation.streaming import RefittedMethod
+
+    return lambda seed: RefittedMethod(lambda: make(seed))
 
 
 def _zhiyin(vectors: NDArray[np.float32], fingerprint: str) -> MakeMethod | None:

@@ -119,7 +119,7 @@ def _run(
     targets = np.array([case.target for case in split.cases], dtype=np.int32)
     by_seed, shown, fit_s, rank_s = [], [], 0.0, 0.0
     for seed in seeds:
-        method = make(seed)
+        method = make(seed)  # the last one lives until this is made: they may share what does not depend on the seed
         started = time.monotonic()
         method.fit(dataset, split)
         fitted = time.monotonic()

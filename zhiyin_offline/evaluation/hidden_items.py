@@ -19,7 +19,7 @@ def draw_hidden(dataset: Dataset, share: float, seed: int = 0) -> NDArray[np.int
 
 
 def hide(dataset: Dataset, split: Split, hidden: NDArray[np.int32]) -> Split:
-    """The split with every event on a hidden item taken out of training and of histories; targets stay.
+    """The split with every event on a hidden item taken out of training and of histories; targets stay. Always frozen.
 
     Args:
         dataset: What happened.
@@ -28,4 +28,5 @@ def hide(dataset: Dataset, split: Split, hidden: NDArray[np.int32]) -> Split:
     """
     shown = ~np.isin(dataset.events.item, hidden)
     cases = tuple(replace(case, history=case.history[shown[case.history]]) for case in split.cases)
-    return replace(split, name=f"{split.name}/hidden", cases=cases, training=split.training[shown[split.training]])
+    training = split.training[shown[split.training]]
+    return replace(split, name=f"{split.name}/hidden items", cases=cases, training=training, streaming=False)

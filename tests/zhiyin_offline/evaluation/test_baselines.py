@@ -194,3 +194,17 @@ def test_a_user_without_ratings_is_average() -> None:
     model = BiasedFactorisation()
     model.fit(np.array([0], np.int32), np.array([0], np.int32), np.array([4.0]), 2, 2)
     assert model.predict(np.array([1], np.int32), np.array([1], np.int32)) == pytest.approx([4.0])
+
+
+def test_methods_of_several_seeds_share_what_the_seed_does_not_change() -> None:
+    make = baselines(VECTORS)["ease"]
+    first = make(0)
+    first.fit(WORLD, SPLIT)
+    second = make(1)
+    second.fit(WORLD, SPLIT)
+    assert np.array_equal(first.rank(SPLIT.cases, 5), second.rank(SPLIT.cases, 5))  # no equals among the first
+    other = leave_one_out(WORLD, "validation")
+    second.fit(WORLD, other)
+    fresh = baselines(VECTORS)["ease"](1)
+    fresh.fit(WORLD, other)
+    assert np.array_equal(second.rank(other.cases, 5), fresh.rank(other.cases, 5))

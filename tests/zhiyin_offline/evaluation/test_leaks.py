@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
 from tests.zhiyin_offline.evaluation.recorded import generated, purchases, renumbered
 from zhiyin_offline.evaluation.baselines.all_baselines import BASELINES, baselines
+from zhiyin_offline.evaluation.baselines.popularity import PopularityScorer
 from zhiyin_offline.evaluation.dataset import Dataset
 from zhiyin_offline.evaluation.hidden_items import hide
 from zhiyin_offline.evaluation.interactions import training_matrix
-from zhiyin_offline.evaluation.methods import Method
+from zhiyin_offline.evaluation.methods import Lists, Method, ScoredMethod
 from zhiyin_offline.evaluation.metrics.accuracy import accuracy
 from zhiyin_offline.evaluation.metrics.significance import mean_and_error
-from zhiyin_offline.evaluation.protocols import Split, leave_one_out, time_split
+from zhiyin_offline.evaluation.new_users import as_new_users
+from zhiyin_offline.evaluation.protocols import Case, Split, leave_one_out, time_split
+from zhiyin_offline.evaluation.streaming import RefittedMethod
 
 WORLD, VECTORS = generated(seed=3, users=250)
 
@@ -93,3 +98,48 @@ def test_hidden_items_are_in_no_statistic(name: str) -> None:
         method.fit(dataset, split)
         lists.append(method.rank(split.cases, 20))
     assert np.array_equal(lists[0], lists[1])
+
+
+@pytest.mark.parametrize("known", [0, 2])
+def test_of_new_users_nothing_is_learned_and_only_their_latest_events_are_known(known: int) -> None:
+    whole = leave_one_out(WORLD)
+    split = as_new_users(WORLD, whole, known)
+    users = {case.user for case in split.cases}
+    assert len(users) == round(0.2 * len(whole.cases))
+    assert users.isdisjoint(WORLD.events.user[split.training].tolist())
+    before = {case.user: case.history for case in whole.cases}
+    for case in split.cases:
+        assert case.history.tolist() == before[case.user].tolist()[len(before[case.user]) - known :]
+    assert users == {case.user for case in as_new_users(WORLD, whole, 5).cases}
+
+
+def test_a_streaming_method_learns_what_has_passed_and_nothing_else() -> None:
+    learned: list[float] = []
+
+    class Spy(ScoredMethod):
+        def fit(self, dataset: Dataset, split: Split) -> None:
+            super().fit(dataset, split)
+            learned.append(float(dataset.events.time[split.training].max()))
+
+        def rank(self, cases: Sequence[Case], k: int) -> Lists:
+            assert min(case.now for case in cases) > learned[-1]
+            return super().rank(cases, k)
+
+    method = RefittedMethod(lambda: Spy(PopularityScorer()), fits=4)
+    split = time_split(WORLD, streaming=True)
+    method.fit(WORLD, split)
+    lists = method.rank(split.cases, 5)
+    assert np.all(lists >= 0)
+    assert len(learned) == 4
+    assert learned == sorted(set(learned))
+    frozen = time_split(WORLD)
+    method.fit(WORLD, frozen)
+    once = ScoredMethod(PopularityScorer())
+    once.fit(WORLD, frozen)
+    assert np.array_equal(method.rank(frozen.cases, 5), once.rank(frozen.cases, 5))
+
+
+def test_what_is_hidden_stays_hidden_as_time_passes() -> None:
+    split = time_split(WORLD, streaming=True)
+    assert not hide(WORLD, split, np.array([1], dtype=np.int32)).streaming
+    assert not as_new_users(WORLD, split, 1).streaming

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +16,9 @@ from zhiyin_offline.evaluation.baselines.popularity import PopularityScorer
 from zhiyin_offline.evaluation.baselines.svd import SvdScorer
 from zhiyin_offline.evaluation.baselines.text import TextScorer
 from zhiyin_offline.evaluation.baselines.user_knn import UserKnnScorer
-from zhiyin_offline.evaluation.methods import Method, ScoredMethod, Scorer
+from zhiyin_offline.evaluation.dataset import Dataset
+from zhiyin_offline.evaluation.methods import Method, ScoredMethod, Scorer, Scores
+from zhiyin_offline.evaluation.protocols import Case, Split
 from zhiyin_offline.evaluation.similarities import SimilarityName
 
 MakeMethod = Callable[[int], Method]
@@ -39,20 +43,51 @@ def baselines(vectors: NDArray[np.float32]) -> dict[str, MakeMethod]:
     Args:
         vectors: Raw item vectors, shape (items, dimensions); zeros for items without words.
     """
-    scorers: dict[str, Callable[[int], Scorer]] = {
-        "popularity": lambda seed: PopularityScorer(),
-        "text": lambda seed: TextScorer(vectors),
-        "als": AlsScorer,
-        "svd": SvdScorer,
-        "ease": lambda seed: EaseScorer(),
+    methods: dict[str, MakeMethod] = {
+        "popularity": _seedless(PopularityScorer),
+        "text": _seedless(lambda: TextScorer(vectors)),
+        "als": lambda seed: ScoredMethod(AlsScorer(seed), seed),
+        "svd": _seedless(SvdScorer),
+        "ease": _seedless(EaseScorer),
     }
     for similarity in _SIMILARITIES:
-        scorers[f"item-knn-{similarity}"] = lambda seed, s=similarity: ItemKnnScorer(s)  # type: ignore[misc]
-        scorers[f"user-knn-{similarity}"] = lambda seed, s=similarity: UserKnnScorer(s)  # type: ignore[misc]
+        methods[f"item-knn-{similarity}"] = _seedless(partial(ItemKnnScorer, similarity))
+        methods[f"user-knn-{similarity}"] = _seedless(partial(UserKnnScorer, similarity))
     if not np.any(vectors):
-        del scorers["text"]
-    return {name: _scored(scorers[name]) for name in BASELINES if name in scorers}
+        del methods["text"]
+    return {name: methods[name] for name in BASELINES if name in methods}
 
 
-def _scored(make: Callable[[int], Scorer]) -> MakeMethod:
-    return lambda seed: ScoredMethod(make(seed), seed)
+class _FittedOnce:
+    """A scorer that is fitted again only for another split."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        self._scorer = scorer
+        self._fitted_for: tuple[Dataset, Split] | None = None
+
+    @property
+    def name(self) -> str:
+        return self._scorer.name
+
+    def fit(self, dataset: Dataset, split: Split) -> None:
+        if self._fitted_for is None or self._fitted_for[0] is not dataset or self._fitted_for[1] is not split:
+            self._scorer.fit(dataset, split)
+            self._fitted_for = dataset, split
+
+    def scores(self, cases: Sequence[Case]) -> Scores:
+        return self._scorer.scores(cases)
+
+
+def _seedless(make: Callable[[], Scorer]) -> MakeMethod:
+    """Where the seed only orders equals: the methods of all seeds share one scorer for as long as one of them lives."""
+    shared: weakref.ref[_FittedOnce] | None = None
+
+    def method(seed: int) -> Method:
+        nonlocal shared
+        scorer = shared() if shared is not None else None
+        if scorer is None:
+            scorer = _FittedOnce(make())
+            shared = weakref.ref(scorer)
+        return ScoredMethod(scorer, seed)
+
+    return method

@@ -62,7 +62,8 @@ def group_bars(report: Report, metric: str = "ndcg@10") -> str | None:
     axes.set_yticklabels([f"{name} ({group['cases']:,})" for name, group in groups.items()], fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel(metric.upper())
-    axes.legend(fontsize=8)
+    axes.set_xlim(left=0)
+    figure.legend(loc="outside upper center", ncols=len(names), fontsize=8)
     return _svg(figure)
 
 
@@ -89,7 +90,8 @@ def learning_curve(report: Report, metric: str = "ndcg@10") -> str | None:
     axes.set_xticklabels([f"{name}\n({group['cases']:,})" for name, group in buckets.items()], fontsize=8)
     axes.set_xlabel("events known of the user (cases)")
     axes.set_ylabel(metric.upper())
-    axes.legend(fontsize=8)
+    axes.set_ylim(bottom=0)
+    figure.legend(loc="outside upper center", ncols=len(names), fontsize=8)
     return _svg(figure)
 
 
