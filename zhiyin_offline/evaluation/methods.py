@@ -94,7 +94,7 @@ class ScoredMethod:
             if not self._include_history:
                 for row, case in enumerate(part):
                     scores[row, self._items[case.history[self._done[case.history]]]] = -np.inf
-            best = top_k(scores[:, self._order], k)
+            best = top_k(np.take(scores, self._order, axis=1), k)
             out[start : start + len(part), : best.shape[1]] = np.where(best >= 0, self._order[best], -1)
         return out
 
@@ -107,13 +107,16 @@ def top_k(scores: Scores, k: int) -> Lists:
     k = min(k, scores.shape[1])
     if k == 0:
         return np.empty((len(scores), 0), dtype=np.int32)
-    # The k-th highest is exact; among its equals the partition chooses by its own whim, so they are ordered anew.
-    threshold = np.partition(scores, -k, axis=1)[:, -k]
     out = np.full((len(scores), k), -1, dtype=np.int32)
-    for row, (values, least) in enumerate(zip(scores, threshold, strict=True)):
-        above = np.flatnonzero(values > least)
-        above = above[np.argsort(-values[above], kind="stable")]
-        level = np.flatnonzero(values == least)[: k - len(above)] if np.isfinite(least) else above[:0]
-        chosen = np.concatenate([above, level])
+    least = np.where(np.isfinite(scores), scores, np.inf).min(axis=1)
+    for row, (values, floor) in enumerate(zip(scores, least, strict=True)):
+        # Most scores of most methods are one value, often 0, and selecting among equals is slow: they are set apart.
+        above = np.flatnonzero(values > floor)
+        if len(above) > k:
+            threshold = np.partition(values[above], -k)[-k]
+            above = above[values[above] >= threshold]
+        chosen = above[np.argsort(-values[above], kind="stable")][:k]
+        if len(chosen) < k:
+            chosen = np.concatenate([chosen, np.flatnonzero(values == floor)[: k - len(chosen)]])
         out[row, : len(chosen)] = chosen
     return out

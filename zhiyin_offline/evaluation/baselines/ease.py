@@ -43,9 +43,12 @@ class EaseScorer:
         factor, _ = lapack.spotrf(gram, lower=1, overwrite_a=1)
         inverse, _ = lapack.spotri(factor, lower=1, overwrite_c=1)
         _mirror(inverse)
-        inverse /= -np.diag(inverse).copy()
-        inverse[np.diag_indices_from(inverse)] = 0.0
-        self._model = inverse
+        # LAPACK's order is by column. The inverse is symmetric, so its transpose is the same matrix by row, which a
+        # sparse query can be multiplied with as it is.
+        model = inverse.T
+        model /= -np.diag(model).copy()
+        model[np.diag_indices_from(model)] = 0.0
+        self._model = model
 
     def scores(self, cases: Sequence[Case]) -> Scores:
         """One product."""
