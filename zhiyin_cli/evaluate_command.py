@@ -115,7 +115,7 @@ def evaluate(
         _say(_counted(dataset, split))
         model_dir = ready_model(model, cache_dir / "models", _say)
         vectors, fingerprint = _vectors(dataset, model_dir, cache_dir)
-        chosen, notes = _methods(asked_methods, vectors, fingerprint, incumbent)
+        chosen, notes = _methods(asked_methods, vectors, fingerprint)
         split = _as_new(dataset, split, hide_items, known_events)
         if split.streaming:
             notes.append(
@@ -123,6 +123,10 @@ def evaluate(
                 "are fitted anew five times, each time on all that has passed. --frozen holds all to the cut."
             )
         split, sampled = _sampled(split, max_users)
+        if incumbent is not None:
+            notes.append(_add_incumbent(chosen, incumbent, dataset, split))
+        if not chosen:
+            raise CommandFailed(" ".join(notes))
         result = run(dataset, split, chosen, vectors, range(seeds), _say)
         asked = {"seeds": list(range(seeds)), "max_users": max_users, "sampled": sampled, "part": part.value}
         asked |= {"hidden_items": hide_items, "known_events": known_events if known_events >= 0 else None}
@@ -209,12 +213,11 @@ def _names(methods: str) -> tuple[str, ...]:
 
 
 def _methods(
-    asked: Sequence[str], vectors: NDArray[np.float32], fingerprint: str, incumbent: Path | None
+    asked: Sequence[str], vectors: NDArray[np.float32], fingerprint: str
 ) -> tuple[dict[str, MakeMethod], list[str]]:
     """How to make each method, by name, and what to tell about those that cannot be had."""
     from zhiyin_offline.evaluation.baselines.all_baselines import BASELINES, baselines
-    from zhiyin_offline.evaluation.incumbent import Incumbent, read_incumbent
-    from zhiyin_offline.evaluation.report.as_json import INCUMBENT, SUBJECT
+    from zhiyin_offline.evaluation.report.as_json import SUBJECT
 
     available: dict[str, MakeMethod] = {}
     zhiyin = _zhiyin(vectors, fingerprint)
@@ -228,14 +231,23 @@ def _methods(
         notes.append("Zhiyin itself is not among the methods: this installation cannot run its services in process.")
     if "text" in wanted and "text" not in available:
         notes.append("No item has words of its own: there is no text to recommend by.")
-    if incumbent is not None:
-        lists = read_incumbent(incumbent)
-        chosen[INCUMBENT] = lambda seed: Incumbent(lists)
-    if not chosen:
-        raise CommandFailed(" ".join(notes) or "there is no method to judge")
     for note in notes:
         _say(note)
     return chosen, notes
+
+
+def _add_incumbent(methods: dict[str, MakeMethod], path: Path, dataset: Dataset, split: Split) -> str:
+    """The lists in a file as one more method; says whom they are for."""
+    from zhiyin_offline.evaluation.incumbent import Incumbent, cases_without_list, read_incumbent
+    from zhiyin_offline.evaluation.report.as_json import INCUMBENT
+
+    lists = read_incumbent(path)
+    methods[INCUMBENT] = lambda seed: Incumbent(lists)
+    missing = cases_without_list(lists, dataset, split.cases)
+    return (
+        f"The incumbent has lists for {len(lists):,} users; {missing:,} of {len(split.cases):,} cases have none and "
+        "count as missed."
+    )
 
 
 def _refitted(make: MakeMethod) -> MakeMethod:

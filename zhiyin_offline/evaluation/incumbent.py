@@ -41,6 +41,11 @@ def read_incumbent(path: Path) -> dict[str, list[str]]:
     return lists
 
 
+def cases_without_list(lists: dict[str, list[str]], dataset: Dataset, cases: Sequence[Case]) -> int:
+    """How many cases are of users whom no list is for."""
+    return sum(dataset.user_ids[case.user] not in lists for case in cases)
+
+
 class Incumbent:
     """A method that answers from a file: the same list for all cases of a user, and an empty one where there is none.
 
@@ -64,10 +69,6 @@ class Incumbent:
             for user_id, item_ids in self._lists.items()
         }
         self._dataset, self._include_history, self._done = dataset, split.include_history, done_with(dataset)
-
-    def missing(self, cases: Sequence[Case]) -> int:
-        """Cases without a list."""
-        return sum(self._dataset.user_ids[case.user] not in self._lists for case in cases)
 
     def rank(self, cases: Sequence[Case], k: int) -> Lists:
         """The first k of each list."""

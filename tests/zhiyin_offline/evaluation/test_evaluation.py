@@ -18,7 +18,7 @@ from zhiyin.ranking.v1.ranking_service_pb2 import User
 from zhiyin_offline.evaluation.baselines.all_baselines import baselines
 from zhiyin_offline.evaluation.dataset import Dataset
 from zhiyin_offline.evaluation.evaluation import Evaluation, NothingToEvaluate, evaluate
-from zhiyin_offline.evaluation.incumbent import Incumbent, read_incumbent
+from zhiyin_offline.evaluation.incumbent import Incumbent, cases_without_list, read_incumbent
 from zhiyin_offline.evaluation.methods import Lists
 from zhiyin_offline.evaluation.metrics.groups import groups, history_buckets
 from zhiyin_offline.evaluation.protocols import Case, Split, leave_one_out, time_split
@@ -192,11 +192,12 @@ def test_incumbent_lists_are_read_and_filtered(tmp_path: Path) -> None:
     file = tmp_path / "lists.jsonl"
     file.write_text('{"user_id": "u0", "item_ids": ["i1", "i4", "gone", "i4", "i3"]}\n\n', encoding="utf-8")
     split = leave_one_out(world)
-    method = Incumbent(read_incumbent(file))
+    lists = read_incumbent(file)
+    method = Incumbent(lists)
     method.fit(world, split)
     # i1 is in the history, "gone" in no catalogue, i4 twice in the list; u1 has no list.
     assert method.rank(split.cases, 3).tolist() == [[4, 3, -1], [-1, -1, -1]]
-    assert method.missing(split.cases) == 1
+    assert cases_without_list(lists, world, split.cases) == 1
     method.fit(world, leave_one_out(world, include_history=True))
     assert method.rank(split.cases, 3)[0].tolist() == [1, 4, 3]
 

@@ -52,7 +52,7 @@ def page(report: Report) -> str:
         _plot("Relevance against diversity", relevance_against_diversity(report)),
         _plot("Groups of users and items", group_bars(report)),
         _groups(report),
-        _plot("What more events of a user bring", learning_curve(report)),
+        _plot("Users by how many of their events are known", learning_curve(report)),
         "<h2>Seconds</h2>" + _table(("method", "fit", "rank"), _seconds(report["seconds"])),
     ]
     title = f"Evaluation on {escape(str(dataset['name']))}"
