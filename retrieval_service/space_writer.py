@@ -93,7 +93,7 @@ class SpaceWriter:
         """
         state = self._registry.get(catalog)
         key, row = IndexKey(state.row.catalog_id, space, version), state.spaces.version(space, version)
-        mean = await asyncio.to_thread(self._mean_to_fix, key, row)
+        mean = await asyncio.to_thread(mean_to_fix, self._store, key, row)
         if mean is not None:
             fixed: NDArray[np.float32] = mean
             await self._change(
@@ -124,31 +124,6 @@ class SpaceWriter:
                 found.append(SpaceFigures(0 if source is None else source.count(), put))
         return found
 
-    def _mean_to_fix(self, key: IndexKey, space: NamedSpace) -> NDArray[np.float32] | None:
-        """The mean of a version that is to have one and has none yet. Refuses what must not be published."""
-        with self._store.reading() as connection:
-            source = index_source(self._store, connection, key)
-            if source is None:
-                raise NotFound("space_version", f"{key.space}/{key.version}")
-            count = source.count()
-            if count == 0:
-                raise FailedPrecondition(
-                    f"version {key.version} of space {key.space!r} has no vectors; a search would find nothing",
-                    reason="SPACE_EMPTY",
-                )
-            if not space.centered or source.geometry.mean is not None:
-                return None
-            if count < MIN_VECTORS:
-                raise FailedPrecondition(
-                    f"version {key.version} of space {key.space!r} is centred and has {count} vectors; a mean needs "
-                    f"{MIN_VECTORS}",
-                    reason="SPACE_TOO_SMALL",
-                )
-            total = np.zeros(space.dimensions)
-            for part in source.changes(0):
-                total += part.vectors.sum(axis=0, dtype=np.float64)
-            return (total / count).astype(np.float32)
-
     async def _load(self, key: IndexKey) -> None:
         if not await asyncio.to_thread(self._host.load, key):
             raise NotFound("space_version", f"{key.space}/{key.version}")
@@ -164,3 +139,34 @@ class SpaceWriter:
         )
         assert isinstance(done, SpacesChanged)
         return done
+
+
+def mean_to_fix(store: ItemStore, key: IndexKey, space: NamedSpace) -> NDArray[np.float32] | None:
+    """The mean of a version that is to be centred and has none yet: of all its vectors. None: nothing is to be fixed.
+
+    Raises:
+        NotFound: The version is gone.
+        FailedPrecondition: It must not be published: it has no vectors, or too few for a mean.
+    """
+    with store.reading() as connection:
+        source = index_source(store, connection, key)
+        if source is None:
+            raise NotFound("space_version", f"{key.space}/{key.version}")
+        count = source.count()
+        if count == 0:
+            raise FailedPrecondition(
+                f"version {key.version} of space {key.space!r} has no vectors; a search would find nothing",
+                reason="SPACE_EMPTY",
+            )
+        if not space.centered or source.geometry.mean is not None:
+            return None
+        if count < MIN_VECTORS:
+            raise FailedPrecondition(
+                f"version {key.version} of space {key.space!r} is centred and has {count} vectors; a mean needs "
+                f"{MIN_VECTORS}",
+                reason="SPACE_TOO_SMALL",
+            )
+        total = np.zeros(space.dimensions)
+        for part in source.changes(0):
+            total += part.vectors.sum(axis=0, dtype=np.float64)
+        return (total / count).astype(np.float32)
