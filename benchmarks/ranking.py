@@ -20,6 +20,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 
+from ranking_service.bundles.serving_bundle import BUILTIN, ServingBundle
 from ranking_service.query import DiversityMethod, Query
 from ranking_service.scorers.scorer import BuiltinScorer
 from ranking_service.scorers.source_weights import source_weights
@@ -48,7 +49,7 @@ def run() -> dict[str, object]:
 
 
 async def _measure(folder: Path, executor: ThreadPoolExecutor) -> dict[str, object]:
-    catalogue, builtin = _Catalogue(), BuiltinScorer(source_weights)
+    catalogue, builtin = _Catalogue(), ServingBundle(BUILTIN, BuiltinScorer(source_weights))
     serving = build_serving(
         RankingSettings(data_dir=folder),
         _Users(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +65,7 @@ class Pool:
         compact: The same as FLOAT16, as they came; converting back would cost as much as scoring.
         query_vectors: The vector of each query that has one, by its name. Shape (d,) each.
         provenance: What each source said.
+        query_scores: Of queries that score every candidate, by name: shape (n,), NaN where there is no vector.
     """
 
     ids: Sequence[str]
@@ -73,6 +74,7 @@ class Pool:
     compact: Halves
     query_vectors: Mapping[str, Floats]
     provenance: Mapping[SourceKind, Provenance]
+    query_scores: Mapping[str, Floats] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -86,6 +88,7 @@ class Pool:
             vectors=self.vectors[rows],
             compact=self.compact[rows],
             provenance={k: Provenance(p.ranks[rows], p.scores[rows]) for k, p in self.provenance.items()},
+            query_scores={name: scores[rows] for name, scores in self.query_scores.items()},
         )
 
     def similarity(self, query: str) -> Floats | None:

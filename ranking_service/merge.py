@@ -30,6 +30,11 @@ def merge(plans: Mapping[SourceKind, Plan], reply: SearchResponse) -> Pool:
         compact=compact,
         query_vectors=_query_vectors(reply),
         provenance={kind: _provenance(plan, hits, rows) for kind, plan in plans.items()},
+        query_scores={
+            name: np.array(result.all_scores, np.float32)
+            for name, result in hits.items()
+            if len(result.all_scores) == len(rows)
+        },
     )
 
 

@@ -12,13 +12,14 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from ranking_service import metrics
+from ranking_service.bundles.serving_bundle import BundleOf, ServingBundle
 from ranking_service.candidate import Pool, SourceKind
 from ranking_service.clients import Encoder, Retrieval
 from ranking_service.filters.filters import dropped_ids, in_order_of_weight
 from ranking_service.merge import merge
 from ranking_service.query import Query
 from ranking_service.scorers.nudges import nudges
-from ranking_service.scorers.scorer import Opinions, Scorer
+from ranking_service.scorers.scorer import Opinions
 from ranking_service.scorers.weighted_sum import Scores
 from ranking_service.search_request import search_request, space_of
 from ranking_service.selectors.slate import Slate, Versions, make_slate
@@ -49,9 +50,6 @@ class ListLimits:
 T = TypeVar("T")
 Asked = tuple[dict[SourceKind, Plan], SearchRequest]
 """The sources' plans, and the one request they make together."""
-
-ScorerOf = Callable[[str], Scorer]
-"""What scores the candidates of a catalogue at this moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +87,7 @@ class Recommender:
         self,
         understanding: Understands,
         sources: Sequence[Source],
-        scorer_of: ScorerOf,
+        bundle_of: BundleOf,
         required: frozenset[SourceKind],
         encoder: Encoder,
         retrieval: Retrieval,
@@ -98,7 +96,7 @@ class Recommender:
         executor: Executor,
     ) -> None:
         """`required` sources fail the request when they fail; the others are reported in the journal and left out."""
-        self._understanding, self._sources, self._scorer_of = understanding, sources, scorer_of
+        self._understanding, self._sources, self._bundle_of = understanding, sources, bundle_of
         self._required = required
         self._encoder, self._retrieval, self._statistics = encoder, retrieval, statistics
         self._limits, self._executor = limits, executor
@@ -114,8 +112,10 @@ class Recommender:
         Raises:
             ZhiyinError: The catalogue is unknown, the filter wrong, retrieval down, or a required source failed.
         """
-        taste, plans, reply = await self._candidates(query, journal)
-        return await self._in_thread(self._rank, taste, plans, reply, journal, list_id or secrets.token_urlsafe(9))
+        bundle = await self._in_thread(self._bundle_of, query.catalog)
+        taste, plans, reply = await self._candidates(query, bundle, journal)
+        list_id = list_id or secrets.token_urlsafe(9)
+        return await self._in_thread(self._rank, bundle, taste, plans, reply, journal, list_id)
 
     async def judge(self, query: Query, journal: Journal) -> Judged:
         """The candidates of a list and what speaks for each, as `make_list` scores them: what training learns from.
@@ -123,12 +123,15 @@ class Recommender:
         Raises:
             ZhiyinError: As `make_list`.
         """
-        taste, plans, reply = await self._candidates(query, journal)
+        bundle = await self._in_thread(self._bundle_of, query.catalog)
+        taste, plans, reply = await self._candidates(query, bundle, journal)
         return await self._in_thread(self._judge, taste, plans, reply, journal)
 
-    async def _candidates(self, query: Query, journal: Journal) -> tuple[Taste, dict[SourceKind, Plan], SearchResponse]:
+    async def _candidates(
+        self, query: Query, bundle: ServingBundle, journal: Journal
+    ) -> tuple[Taste, dict[SourceKind, Plan], SearchResponse]:
         with journal.stage("user"):
-            taste = await self._understanding.of(query, journal)
+            taste = replace(await self._understanding.of(query, journal), sequence=bundle.sequence)
         with journal.stage("sources"):
             asked = await self._in_thread(self._ask, taste, journal)
         with journal.stage("retrieve"):
@@ -139,14 +142,19 @@ class Recommender:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
 
     def _rank(
-        self, taste: Taste, plans: Mapping[SourceKind, Plan], reply: SearchResponse, journal: Journal, list_id: str
+        self,
+        bundle: ServingBundle,
+        taste: Taste,
+        plans: Mapping[SourceKind, Plan],
+        reply: SearchResponse,
+        journal: Journal,
+        list_id: str,
     ) -> Slate:
         judged = self._judge(taste, plans, reply, journal)
-        scorer = self._scorer_of(taste.query.catalog)
         with journal.stage("score"):
-            scores = scorer.score(taste, judged.pool, judged.opinions)
+            scores = bundle.scorer.score(taste, judged.pool, judged.opinions)
         with journal.stage("select"):
-            limits, versions = self._limits, self._versions(scorer.bundle, taste.query.catalog, reply)
+            limits, versions = self._limits, self._versions(bundle.id, taste.query.catalog, reply)
             return make_slate(list_id, taste, judged.pool, scores, limits.max_candidates, limits.max_length, versions)
 
     def _judge(self, taste: Taste, plans: Mapping[SourceKind, Plan], reply: SearchResponse, journal: Journal) -> Judged:
@@ -209,7 +217,8 @@ class Recommender:
 
     def score(self, taste: Taste, plans: Mapping[SourceKind, Plan], pool: Pool) -> Scores:
         """The relevance of every candidate and what it is made of."""
-        return self._scorer_of(taste.query.catalog).score(taste, pool, self._opinions(taste, plans, pool))
+        scorer = self._bundle_of(taste.query.catalog).scorer
+        return scorer.score(taste, pool, self._opinions(taste, plans, pool))
 
     def _opinions(self, taste: Taste, plans: Mapping[SourceKind, Plan], pool: Pool) -> Opinions:
         evidence = {}

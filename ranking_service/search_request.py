@@ -52,7 +52,9 @@ def search_queries(plans: Mapping[SourceKind, Plan], limit: int | None = None) -
 
 
 def _search_query(ask: Ask, limit: int) -> SearchQuery:
-    query = SearchQuery(name=ask.name, limit=limit)
+    query = SearchQuery(name=ask.name, limit=limit, score_all=ask.score_all)
+    if ask.space != SPACE:
+        query.space, query.space_version = ask.space, ask.version
     if isinstance(ask.like, TextVector):
         query.vector.CopyFrom(embedding(ask.like))
     else:

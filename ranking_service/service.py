@@ -80,7 +80,7 @@ class RankingService:
             self._retrieval,
             self._signer,
             self._executor,
-            bundles.scorer,
+            bundles.serving,
         )
         add_RankingServiceServicer_to_server(RankingServicer(self._user_side, self._serving, bundles, settings), server)
 

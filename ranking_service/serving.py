@@ -8,12 +8,13 @@ from __future__ import annotations
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
+from ranking_service.bundles.serving_bundle import BUILTIN, BundleOf, ServingBundle
 from ranking_service.candidate import SourceKind
 from ranking_service.catalog_scout import CatalogScout
 from ranking_service.clients import Encoder, Retrieval
 from ranking_service.list_store import ListStore
 from ranking_service.lists import ListServer
-from ranking_service.pipeline import ListLimits, Recommender, ScorerOf, Understands
+from ranking_service.pipeline import ListLimits, Recommender, Understands
 from ranking_service.rerank import Reranker
 from ranking_service.scorers.scorer import BuiltinScorer
 from ranking_service.settings import RankingSettings
@@ -25,6 +26,7 @@ from ranking_service.sources.history import HistorySource
 from ranking_service.sources.popular import PopularSource
 from ranking_service.sources.profile import ProfileSource
 from ranking_service.sources.query import QuerySource
+from ranking_service.sources.sequence import SequenceSource
 from ranking_service.sources.similar import SimilarSource
 from ranking_service.sources.source import Source
 from ranking_service.sources.transition import TransitionSource
@@ -54,7 +56,7 @@ def build_serving(
     retrieval: Retrieval,
     signer: TokenSigner,
     executor: Executor,
-    scorer_of: ScorerOf,
+    bundle_of: BundleOf,
 ) -> Serving:
     """The read side. `executor` runs the arithmetic; close `scout` at the end."""
     scout = CatalogScout(retrieval, settings.catalog_refresh_s)
@@ -65,15 +67,15 @@ def build_serving(
     store = ListStore(settings.list_store_bytes, settings.list_lifetime_s)
 
     def recommender(
-        who: Understands, sources: list[Source], scorer_of: ScorerOf, needed: frozenset[SourceKind]
+        who: Understands, sources: list[Source], bundle_of: BundleOf, needed: frozenset[SourceKind]
     ) -> Recommender:
-        return Recommender(who, sources, scorer_of, needed, encoder, retrieval, statistics, limits, executor)
+        return Recommender(who, sources, bundle_of, needed, encoder, retrieval, statistics, limits, executor)
 
     def lists(of: Recommender) -> ListServer:
         return ListServer(of, store, users, retrieval, statistics, signer, executor)
 
-    of_shelves = BuiltinScorer(shelf_weights)
-    main = recommender(understanding, list_sources(settings, statistics), scorer_of, required)
+    of_shelves = ServingBundle(BUILTIN, BuiltinScorer(shelf_weights))
+    main = recommender(understanding, list_sources(settings, statistics), bundle_of, required)
     shelf = recommender(
         ShelfUnderstanding(understanding), shelf_sources(settings, statistics), lambda _: of_shelves, frozenset()
     )
@@ -88,6 +90,7 @@ def list_sources(settings: RankingSettings, statistics: Statistics) -> list[Sour
         ProfileSource(settings.profile_candidates),
         HistorySource(settings.history_candidates),
         TransitionSource(statistics, settings.transition_candidates),
+        SequenceSource(settings.sequence_candidates),
         PopularSource(statistics, settings.popular_candidates),
         FreshSource(settings.fresh_candidates, settings.fresh_window_days * 86_400.0),
         CatalogSource(settings.catalog_candidates),

@@ -57,6 +57,9 @@ class RankingSettings(ServerSettings):
         150, ge=1, le=1000, description="Candidates of the history source, all interests together."
     )
     transition_candidates: int = Field(100, ge=1, le=1000, description="Candidates of the transition source.")
+    sequence_candidates: int = Field(
+        150, ge=1, le=1000, description="Candidates of the sequence model, where a bundle brings one."
+    )
     popular_candidates: int = Field(
         60, ge=1, le=1000, description="Candidates of popularity; thrice for unknown users."
     )

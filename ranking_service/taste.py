@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from ranking_service.interests import Interest
 from ranking_service.query import Query
+from ranking_service.sequence_model import SequenceModel
 from ranking_service.users.user_state import Interaction, UserState
 from ranking_service.vector_cache import KnownItem, TextVector
 
@@ -69,6 +70,7 @@ class Taste:
         known_items: Facts about likes and dislikes, as far as they are at hand.
         newest: Items created last, newest first; read only where there is no taste to search by.
         shelf: An even sample of what may be recommended; read only without a taste or for exploration.
+        sequence: The sequence model of the bundle that the list is made with; None: it has none.
     """
 
     query: Query
@@ -84,6 +86,7 @@ class Taste:
     known_items: Mapping[str, KnownItem] = field(default_factory=dict)
     newest: Sequence[ScoutedItem] = ()
     shelf: Sequence[ScoutedItem] = ()
+    sequence: SequenceModel | None = None
 
     @property
     def is_personal(self) -> bool:

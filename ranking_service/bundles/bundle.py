@@ -17,6 +17,7 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 RANKER_FILE = "ranker.txt"
 SEQUENCE_FILE = "sequence.onnx"
+SEQUENCE_ITEMS_FILE = "sequence_items.npz"
 
 Serves = Literal["builtin", "blend", "ranker"]
 

@@ -12,17 +12,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from ranking_service.bundles.bundle import RANKER_FILE, BundleUnusable, Manifest, read_file, read_manifest
-from ranking_service.candidate import SourceKind
-from ranking_service.scorers.features import NAMES
-from ranking_service.scorers.learned import LearnedScorer
+from ranking_service.bundles.bundle import BundleUnusable, Manifest, read_file, read_manifest
+from ranking_service.bundles.loading import serving_bundle
+from ranking_service.bundles.serving_bundle import BUILTIN, ServingBundle
 from ranking_service.scorers.scorer import Scorer
-from ranking_service.scorers.tree_ranker import TreeRanker
 from service_runtime.durable_files import make_folder, sync
 from service_runtime.errors import FailedPrecondition, NotFound
 from service_runtime.telemetry import get_logger
 
-BUILTIN = "builtin"
 _ACTIVE = "active"
 _LOOK_EVERY_S = 1.0
 
@@ -33,13 +30,13 @@ log = get_logger(__name__)
 class _Serving:
     """What serves a catalogue, and when the note of it was last looked at (monotonic) and changed (file time)."""
 
-    scorer: Scorer
+    bundle: ServingBundle
     looked_at: float
     noted_at: int
 
 
 class BundleStore:
-    """The bundles of all catalogues. Safe for threads; everything but `scorer` of a known catalogue reads files.
+    """The bundles of all catalogues. Safe for threads; everything but `serving` of a known catalogue reads files.
 
     Args:
         folder: Of the bundles; replicas share it.
@@ -47,17 +44,17 @@ class BundleStore:
     """
 
     def __init__(self, folder: Path, builtin: Scorer) -> None:
-        self._folder, self._builtin = folder, builtin
+        self._folder, self._builtin = folder, ServingBundle(BUILTIN, builtin)
         self._serving: dict[str, _Serving] = {}
         self._lock = threading.Lock()
 
-    def scorer(self, catalog: str) -> Scorer:
-        """What scores the lists of a catalogue now. While a bundle cannot be read, the one before it goes on."""
+    def serving(self, catalog: str) -> ServingBundle:
+        """What makes the lists of a catalogue now. While a bundle cannot be read, the one before it goes on."""
         serving = self._serving.get(catalog)
         if serving is None or time.monotonic() - serving.looked_at > _LOOK_EVERY_S:
             with self._lock:
                 serving = self._look(catalog)
-        return serving.scorer
+        return serving.bundle
 
     def bundles(self, catalog: str) -> list[Manifest]:
         """Every bundle that can be read, newest first."""
@@ -71,7 +68,7 @@ class BundleStore:
 
     def active(self, catalog: str) -> str:
         """Id of the bundle that serves; `builtin` when none does."""
-        return self.scorer(catalog).bundle
+        return self.serving(catalog).id
 
     def activate(self, catalog: str, bundle: str) -> None:
         """Makes a bundle the one that serves, `builtin` for none.
@@ -84,44 +81,32 @@ class BundleStore:
             raise NotFound("bundle", bundle)
         with self._lock:
             try:
-                scorer = self._load(catalog, bundle)
+                loaded = self._load(catalog, bundle)
             except BundleUnusable as error:
                 raise FailedPrecondition(str(error), reason="BUNDLE_UNUSABLE") from None
             noted_at = self._note(catalog, bundle)
-            self._serving[catalog] = _Serving(scorer, time.monotonic(), noted_at)
+            self._serving[catalog] = _Serving(loaded, time.monotonic(), noted_at)
         log.info("bundle_activated", catalog=catalog, bundle=bundle)
 
     def _look(self, catalog: str) -> _Serving:
         known, noted_at = self._serving.get(catalog), _changed_at(self._folder / catalog / _ACTIVE)
         if known is None or known.noted_at != noted_at:
             try:
-                scorer = self._load(catalog, self._noted(catalog))
+                bundle = self._load(catalog, self._noted(catalog))
             except (BundleUnusable, OSError) as error:
-                scorer = known.scorer if known is not None else self._builtin
-                log.error("bundle_unusable", catalog=catalog, error=str(error), serving=scorer.bundle)
+                bundle = known.bundle if known is not None else self._builtin
+                log.error("bundle_unusable", catalog=catalog, error=str(error), serving=bundle.id)
         else:
-            scorer = known.scorer
-        serving = self._serving[catalog] = _Serving(scorer, time.monotonic(), noted_at)
+            bundle = known.bundle
+        serving = self._serving[catalog] = _Serving(bundle, time.monotonic(), noted_at)
         return serving
 
-    def _load(self, catalog: str, bundle: str) -> Scorer:
+    def _load(self, catalog: str, bundle: str) -> ServingBundle:
         if bundle == BUILTIN:
             return self._builtin
         folder = self._folder / catalog / bundle
         manifest = read_manifest(folder)
-        try:
-            weights = {SourceKind[name.upper()]: float(weight) for name, weight in manifest.weights.items()}
-        except (KeyError, ValueError) as error:
-            raise BundleUnusable(f"bundle {bundle} weighs what is no source of this release: {error}") from None
-        ranker = None
-        if manifest.serves == "ranker":
-            if manifest.feature_names != NAMES:
-                raise BundleUnusable(f"bundle {bundle} was trained by another release; train again")
-            try:
-                ranker = TreeRanker(read_file(folder, manifest, RANKER_FILE).decode())
-            except ValueError as error:
-                raise BundleUnusable(f"bundle {bundle}: {RANKER_FILE} is no ranker: {error}") from None
-        return LearnedScorer(bundle, weights if manifest.serves != "builtin" else None, ranker, manifest.rerank_depth)
+        return serving_bundle(manifest, {name: read_file(folder, manifest, name) for name in manifest.files})
 
     def _folders(self, catalog: str) -> list[Path]:
         folder = self._folder / catalog

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from ranking_service.bundles.bundle import Manifest
-from ranking_service.bundles.bundle_store import BUILTIN, BundleStore
+from ranking_service.bundles.bundle_store import BundleStore
+from ranking_service.bundles.serving_bundle import BUILTIN
 from ranking_service.users.user_side import UserSide
 from service_runtime.errors import InvalidRequest, NotFound, Violation
 from service_runtime.signed_token import TokenSigner

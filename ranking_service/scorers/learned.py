@@ -22,16 +22,12 @@ class LearnedScorer:
     scored by the weights of the house, in which a text decides.
 
     Args:
-        bundle: Id.
         weights: Of the sources' z-scores; None: those of the house.
         ranker: Orders the best of the weighted sum; None: the sum decides.
         depth: So many of the best.
     """
 
-    def __init__(
-        self, bundle: str, weights: Mapping[SourceKind, float] | None, ranker: TreeRanker | None, depth: int
-    ) -> None:
-        self.bundle = bundle
+    def __init__(self, weights: Mapping[SourceKind, float] | None, ranker: TreeRanker | None, depth: int) -> None:
         self._weights, self._ranker, self._depth = weights, ranker, depth
 
     def score(self, taste: Taste, pool: Pool, opinions: Opinions) -> Scores:

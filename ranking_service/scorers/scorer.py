@@ -32,11 +32,6 @@ class Opinions:
 class Scorer(Protocol):
     """Scores candidates. Thread-safe."""
 
-    @property
-    def bundle(self) -> str:
-        """Id of the model bundle it is from; `builtin` without one."""
-        ...
-
     def score(self, taste: Taste, pool: Pool, opinions: Opinions) -> Scores:
         """The relevance of every candidate and what it is made of."""
         ...
@@ -44,8 +39,6 @@ class Scorer(Protocol):
 
 class BuiltinScorer:
     """The weighted sum with the weights of the house: what serves until something was learned."""
-
-    bundle = "builtin"
 
     def __init__(self, weights: Weights) -> None:
         self._weights = weights

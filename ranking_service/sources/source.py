@@ -19,12 +19,18 @@ class Ask:
         like: A vector, or weighted example items (negative: unlike them).
         limit: Hits wanted.
         created_since: Only items created from this moment on, Unix seconds; None: of any age.
+        space: Of the vectors compared.
+        version: Of the space; 0: the published one.
+        score_all: Whether every candidate of the reply is scored by this query, whoever found it.
     """
 
     name: str
     like: TextVector | tuple[tuple[str, float], ...]
     limit: int
     created_since: float | None = None
+    space: str = "semantic"
+    version: int = 0
+    score_all: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ ALLOWED = {
 OURS = set(ALLOWED)
 # Library -> files under serving packages that may import it.
 ONE_PLACE = {
-    "onnxruntime": {"encoder_service/onnx_backend.py"},
+    "onnxruntime": {"encoder_service/onnx_backend.py", "ranking_service/sequence_encoder.py"},
     "tokenizers": {"encoder_service/tokenization.py"},
     "hnswlib": {"retrieval_service/hnsw_index.py"},
 }

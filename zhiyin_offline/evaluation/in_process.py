@@ -15,9 +15,10 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ranking_service.bundles.serving_bundle import BUILTIN, ServingBundle
 from ranking_service.pipeline import Judged, Recommender
 from ranking_service.query import DEFAULT_DIVERSITY, Query
-from ranking_service.scorers.scorer import BuiltinScorer, Scorer
+from ranking_service.scorers.scorer import BuiltinScorer
 from ranking_service.scorers.source_weights import source_weights
 from ranking_service.serving import build_serving
 from ranking_service.settings import RankingSettings
@@ -133,7 +134,7 @@ class RecordedService:
         dataset: The record.
         catalog: Its items, with their spaces.
         settings: Of the ranking service.
-        scorer: Of the lists; None: the weights of the house.
+        bundle: What makes the lists; None: the weights of the house.
     """
 
     def __init__(
@@ -141,10 +142,10 @@ class RecordedService:
         dataset: Dataset,
         catalog: MemoryCatalog,
         settings: RankingSettings | None = None,
-        scorer: Scorer | None = None,
+        bundle: ServingBundle | None = None,
     ) -> None:
         settings = settings or RankingSettings()
-        of_lists = scorer or BuiltinScorer(source_weights)
+        serving = bundle or ServingBundle(BUILTIN, BuiltinScorer(source_weights))
         self._dataset, self._done = dataset, done_with(dataset)
         self.statistics = RecordedStatistics(dataset, settings.popularity_half_life_days * 86_400.0)
         self._users = RecordedUsers(dataset, settings.max_recent_interactions)
@@ -156,7 +157,7 @@ class RecordedService:
             catalog,
             TokenSigner(b"evaluation" * 4),
             InlineExecutor(),
-            lambda _: of_lists,
+            lambda _: serving,
         )
 
     @property

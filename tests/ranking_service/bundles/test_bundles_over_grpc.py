@@ -1,4 +1,4 @@
-"""Bundles are listed, switched and rolled back while lists are made; broken ones are refused, the one before goes on."""
+"""Bundles are listed, switched and rolled back while lists are made; of broken ones none serves."""
 
 from __future__ import annotations
 

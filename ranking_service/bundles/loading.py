@@ -1,0 +1,43 @@
+"""From the files of a bundle to what serves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ranking_service.bundles.bundle import (
+    RANKER_FILE,
+    SEQUENCE_FILE,
+    SEQUENCE_ITEMS_FILE,
+    BundleUnusable,
+    Manifest,
+)
+from ranking_service.bundles.sequence_files import SPACE, sequence_model
+from ranking_service.bundles.serving_bundle import ServingBundle
+from ranking_service.candidate import SourceKind
+from ranking_service.scorers.features import NAMES
+from ranking_service.scorers.learned import LearnedScorer
+from ranking_service.scorers.tree_ranker import TreeRanker
+
+
+def serving_bundle(manifest: Manifest, files: Mapping[str, bytes]) -> ServingBundle:
+    """The bundle in memory.
+
+    Raises:
+        BundleUnusable: A file is missing or not what the manifest says, or it is of another release.
+    """
+    try:
+        weights = {SourceKind[name.upper()]: float(weight) for name, weight in manifest.weights.items()}
+        ranker = _ranker(manifest, files[RANKER_FILE].decode()) if manifest.serves == "ranker" else None
+        sequence = None
+        if SEQUENCE_FILE in files:
+            sequence = sequence_model(files[SEQUENCE_FILE], files[SEQUENCE_ITEMS_FILE], manifest.spaces.get(SPACE, 0))
+    except (KeyError, ValueError) as error:
+        raise BundleUnusable(f"bundle {manifest.id} cannot be served: {error}") from None
+    scorer = LearnedScorer(weights if manifest.serves != "builtin" else None, ranker, manifest.rerank_depth)
+    return ServingBundle(manifest.id, scorer, sequence)
+
+
+def _ranker(manifest: Manifest, model: str) -> TreeRanker:
+    if manifest.feature_names != NAMES:
+        raise BundleUnusable(f"bundle {manifest.id} was trained by another release; train again")
+    return TreeRanker(model)

@@ -1,0 +1,86 @@
+"""Zhiyin as one of the methods of an evaluation: trained on what the split allows, then asked through its pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ranking_service.bundles.loading import serving_bundle
+from ranking_service.bundles.serving_bundle import ServingBundle
+from ranking_service.query import DEFAULT_DIVERSITY
+from zhiyin_offline.evaluation.dataset import Dataset
+from zhiyin_offline.evaluation.in_process import RecordedService
+from zhiyin_offline.evaluation.memory_catalog import SEMANTIC, MemoryCatalog, semantic_space
+from zhiyin_offline.evaluation.methods import Lists
+from zhiyin_offline.evaluation.protocols import Case, Split
+from zhiyin_offline.training.train import NothingToLearn, Protocol, Trained, TrainingSettings, restricted, train
+
+
+class ZhiyinMethod:
+    """The services' own lists.
+
+    Args:
+        vectors: Raw vector of each item, shape (items, d).
+        fingerprint: Of their space.
+        seed: Of the training.
+        trained: False: as it serves before any training.
+        diversity: As in a request.
+        max_cases: Cases that the training learns from.
+    """
+
+    def __init__(
+        self,
+        vectors: NDArray[np.float32],
+        fingerprint: str,
+        seed: int = 0,
+        *,
+        trained: bool = True,
+        diversity: float = DEFAULT_DIVERSITY,
+        max_cases: int = TrainingSettings.max_cases,
+    ) -> None:
+        self._vectors, self._fingerprint, self._seed = vectors, fingerprint, seed
+        self._trains, self._diversity, self._max_cases = trained, diversity, max_cases
+        self.bundle: Trained | None = None
+
+    @property
+    def name(self) -> str:
+        """`zhiyin`; variants say what they leave out."""
+        parts = ["zhiyin", *([] if self._trains else ["untrained"])]
+        return " ".join([*parts, *([] if self._diversity == DEFAULT_DIVERSITY else [f"diversity {self._diversity:g}"])])
+
+    def fit(self, dataset: Dataset, split: Split) -> None:
+        """Trains a bundle on `split.training`, then folds all of it into the statistics, as a service would have."""
+        self._dataset, self._split = dataset, split
+        bundle = self._learned(restricted(dataset, split.training), split) if self._trains else None
+        catalog = MemoryCatalog(dataset.items, {SEMANTIC: semantic_space(self._vectors, self._fingerprint)})
+        self._service = RecordedService(dataset, catalog, bundle=bundle)
+        self._service.statistics.fold(split.training)
+        self._passed = int(split.training[-1]) + 1 if len(split.training) else 0
+
+    def rank(self, cases: Sequence[Case], k: int) -> Lists:
+        """Lists in the order of the cases, which rises in time; streaming, what passed before each is folded in."""
+        if not self._split.streaming:
+            return self._lists(cases, k)
+        out = []
+        for now, together in groupby(cases, key=lambda case: case.now):
+            end = int(np.searchsorted(self._dataset.events.time, now, side="left"))
+            if end > self._passed:
+                self._service.statistics.fold(np.arange(self._passed, end))
+                self._passed = end
+            out.append(self._lists(list(together), k))
+        return np.concatenate(out) if out else np.empty((0, k), np.int32)
+
+    def _lists(self, cases: Sequence[Case], k: int) -> Lists:
+        return self._service.lists(cases, k, self._diversity, self._split.include_history)
+
+    def _learned(self, record: Dataset, split: Split) -> ServingBundle | None:
+        protocol: Protocol = "time-split" if split.name.startswith("time-split") else "leave-one-out"
+        settings = TrainingSettings(protocol=protocol, max_cases=self._max_cases, seed=self._seed)
+        try:
+            self.bundle = train(record, self._vectors, self._fingerprint, "default", settings)
+        except NothingToLearn:
+            return None
+        return serving_bundle(self.bundle.manifest, self.bundle.files)

@@ -1,0 +1,75 @@
+"""What is learned from: for each case the candidates as the service found them, what spoke for each, and the target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ranking_service.pipeline import Judged
+from ranking_service.scorers.features import NAMES, SOURCES, features
+from ranking_service.scorers.source_weights import source_weights
+from ranking_service.scorers.weighted_sum import squash, weighted_sum, z_scores
+from zhiyin_offline.evaluation.dataset import Dataset
+from zhiyin_offline.evaluation.in_process import RecordedService
+from zhiyin_offline.evaluation.protocols import Case
+
+Floats = NDArray[np.float32]
+_BLEND = NAMES.index("blend")
+_CHUNK = 250
+
+
+@dataclass(frozen=True)
+class Example:
+    """One case.
+
+    Attributes:
+        target: Row of the target; -1: no source found it, so no order of the candidates can show it.
+        opinions: Squashed z-scores, a column for each of `SOURCES`, 0 where it has none. Shape (n, sources).
+        nudge: Added to every weighted sum, shape (n,).
+        builtin: What the weights of the house give, shape (n,).
+        columns: Features with the house's sum as `blend`, shape (n, features), FLOAT16 to fit more cases in memory.
+    """
+
+    target: int
+    opinions: Floats
+    nudge: Floats
+    builtin: Floats
+    columns: NDArray[np.float16]
+
+    def blend(self, weights: Floats) -> Floats:
+        """The weighted sum, shape (n,); weights as columns of `opinions`."""
+        return self.opinions @ weights + self.nudge
+
+    def features(self, rows: NDArray[np.intp], blend: Floats) -> Floats:
+        """What the ranker reads of some candidates under a blend."""
+        out = self.columns[rows].astype(np.float32)
+        out[:, _BLEND] = blend[rows]
+        return out
+
+
+def collect(
+    service: RecordedService, dataset: Dataset, cases: Sequence[Case], progress: Callable[[int], None]
+) -> list[Example]:
+    """Runs the pipeline for every case. `progress` is told how many are done."""
+    targets = iter([dataset.item_ids[case.target] for case in cases])
+    examples: list[Example] = []
+    for start in range(0, len(cases), _CHUNK):
+        part = cases[start : start + _CHUNK]
+        examples += service.judge(part, lambda judged: _example(judged, next(targets)))
+        progress(len(examples))
+    return examples
+
+
+def _example(judged: Judged, target: str) -> Example:
+    pool, said = judged.pool, judged.opinions
+    opinions = np.zeros((len(pool), len(SOURCES)), np.float32)
+    for column, kind in enumerate(SOURCES):
+        if kind in said.evidence:
+            opinions[:, column] = squash(z_scores(said.evidence[kind], said.resolutions[kind]))
+    builtin = weighted_sum(pool, said.evidence, said.resolutions, source_weights(judged.taste), said.nudge).total
+    found = pool.ids.index(target) if target in pool.ids else -1
+    columns = features(judged.taste, pool, said, builtin)
+    return Example(found, opinions, said.nudge, builtin, np.clip(columns, -6e4, 6e4).astype(np.float16))

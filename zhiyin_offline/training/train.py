@@ -1,0 +1,127 @@
+"""Learns a bundle from a record. `train` is the table of contents."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ranking_service.bundles.bundle import RANKER_FILE, Manifest
+from ranking_service.scorers.features import NAMES, SOURCES
+from zhiyin_offline.evaluation.dataset import Dataset
+from zhiyin_offline.evaluation.in_process import RecordedService
+from zhiyin_offline.evaluation.memory_catalog import SEMANTIC, MemoryCatalog, semantic_space
+from zhiyin_offline.evaluation.protocols import Case, leave_one_out, time_split
+from zhiyin_offline.training.choice import Choice, Contender, choose
+from zhiyin_offline.training.examples import collect
+from zhiyin_offline.training.ranker import DEPTH
+
+Protocol = Literal["leave-one-out", "time-split"]
+Progress = Callable[[str, int, int], None]
+"""Told the step, and how much of how much of it is done."""
+
+
+class NothingToLearn(Exception):
+    """The record has too few users with a history; the message says what is missing."""
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How to train.
+
+    Attributes:
+        protocol: What is predicted: each user's latest event, or the latest events of all.
+        max_cases: Cases learned from, drawn evenly; more take longer and teach little more.
+        seed: Of everything random.
+        threads: Of the learned ranker.
+    """
+
+    protocol: Protocol = "leave-one-out"
+    max_cases: int = 8_000
+    seed: int = 0
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A bundle before it is written: its manifest, its files, and how it was chosen."""
+
+    manifest: Manifest
+    files: dict[str, bytes]
+    choice: Choice
+
+
+def train(
+    dataset: Dataset,
+    vectors: NDArray[np.float32],
+    fingerprint: str,
+    catalog: str,
+    settings: TrainingSettings,
+    progress: Progress = lambda step, done, total: None,
+) -> Trained:
+    """Learns what shall serve a catalogue.
+
+    Args:
+        dataset: The record. Everything in it may be learned from.
+        vectors: Raw vector of each item, shape (items, d).
+        fingerprint: Of their space.
+        catalog: Whose record it is.
+        settings: How.
+        progress: Told how far it is.
+
+    Raises:
+        NothingToLearn: No user has three positive events.
+    """
+    cases, learned_from = _cases(dataset, settings)
+    if not cases:
+        raise NothingToLearn("no user has acted on three items; train again when there are more events")
+    service = RecordedService(dataset, MemoryCatalog(dataset.items, {SEMANTIC: semantic_space(vectors, fingerprint)}))
+    service.statistics.fold(learned_from)
+    examples = collect(service, dataset, cases, lambda done: progress("candidates", done, len(cases)))
+    choice = choose(examples, settings.seed, settings.threads, lambda step: progress(step, 0, 0))
+    manifest = Manifest(
+        id=time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + secrets.token_hex(3),
+        catalog=catalog,
+        created_at=time.time(),
+        serves=choice.best.serves,
+        weights={kind.name.lower(): float(w) for kind, w in zip(SOURCES, choice.weights, strict=True) if w > 0},
+        rerank_depth=DEPTH,
+        feature_names=NAMES if choice.ranker is not None else (),
+        metrics=_metrics(choice.best),
+        evidence={
+            "protocol": settings.protocol,
+            "seed": settings.seed,
+            "cases": len(cases),
+            "candidates_hold_target": round(choice.ceiling, 4),
+            "chosen": choice.best.name,
+            "contenders": {contender.name: _metrics(contender) for contender in choice.contenders},
+        },
+    )
+    return Trained(manifest, {RANKER_FILE: choice.ranker.encode()} if choice.ranker is not None else {}, choice)
+
+
+def restricted(dataset: Dataset, rows: NDArray[np.int64]) -> Dataset:
+    """The record without all other events: what a training may see that is evaluated on the rest."""
+    return replace(dataset, events=dataset.events.take(rows))
+
+
+def _cases(dataset: Dataset, settings: TrainingSettings) -> tuple[list[Case], NDArray[np.int64]]:
+    """Cases by rising time, and what everything else is learned from: nothing of a case's own future."""
+    split = leave_one_out(dataset) if settings.protocol == "leave-one-out" else time_split(dataset)
+    count = len(split.cases)
+    drawn = np.random.default_rng(settings.seed).permutation(count)[: settings.max_cases]
+    return [split.cases[int(i)] for i in np.sort(drawn)], split.training
+
+
+def _metrics(contender: Contender) -> dict[str, float]:
+    count = max(len(contender.ndcg), 1)
+    return {
+        "ndcg@10": round(float(contender.ndcg.mean()), 5),
+        "recall@10": round(float(contender.recall.mean()), 5),
+        "ndcg@10_error": round(float(contender.ndcg.std()) / count**0.5, 5),
+    }
