@@ -40,7 +40,7 @@ class SequenceSettings:
     dropout: float = 0.4
     max_length: int = 50
     id_dropout: float = 0.1
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     weight_decay: float = 0.0
     warmup_steps: int = 50
     averaging: float = 0.98

@@ -222,11 +222,12 @@ def _search(
     patience = max(settings.patience, round(pass_steps))
     evaluations: list[Evaluation] = []
     best, best_weights = Evaluation(0, float("nan"), -1.0, 0.0), optimisation.averaged()
+    device = optimisation.model.items.ids.device
     if (saved := checkpoint.load()) is not None:
         optimisation.restore(saved["optimisation"])
         evaluations = [Evaluation(*row) for row in saved["evaluations"]]
         best = max(evaluations, key=lambda look: look.ndcg)
-        best_weights = saved["best_weights"]
+        best_weights = {name: value.to(device) for name, value in saved["best_weights"].items()}
     losses: list[float] = []
     while optimisation.step_count < settings.max_steps:
         # Judged by the last look, not by the last step: a training that goes on must decide the same.
