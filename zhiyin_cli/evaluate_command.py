@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from zhiyin_offline.evaluation.protocols import Split
     from zhiyin_offline.evaluation.report.as_json import Report
 
-_COLUMNS = ("recall@10", "ndcg@10", "coverage@10", "diversity@10")
+_COLUMNS = ("recall@10", "ndcg@10", "diversity@10")
+_UNTRAINED = "zhiyin-untrained"
 
 
 class Protocol(StrEnum):
@@ -204,7 +205,7 @@ def _names(methods: str) -> tuple[str, ...]:
     from zhiyin_offline.evaluation.baselines.all_baselines import BASELINES
     from zhiyin_offline.evaluation.report.as_json import SUBJECT
 
-    known = (SUBJECT, *BASELINES)
+    known = (SUBJECT, _UNTRAINED, *BASELINES)
     asked = tuple(dict.fromkeys(name for part in methods.split(",") if (name := part.strip())))
     for name in asked:
         if name not in known:
@@ -219,16 +220,13 @@ def _methods(
     from zhiyin_offline.evaluation.baselines.all_baselines import BASELINES, baselines
     from zhiyin_offline.evaluation.report.as_json import SUBJECT
 
-    available: dict[str, MakeMethod] = {}
-    zhiyin = _zhiyin(vectors, fingerprint)
-    if zhiyin is not None:
-        available[SUBJECT] = zhiyin
+    available, missing = _zhiyin(vectors, fingerprint)
     available |= {name: _refitted(make) for name, make in baselines(vectors).items()}
     wanted = asked or (SUBJECT, *BASELINES)
     chosen = {name: available[name] for name in wanted if name in available}
     notes = []
-    if SUBJECT in wanted and zhiyin is None:
-        notes.append("Zhiyin itself is not among the methods: this installation cannot run its services in process.")
+    if missing and (SUBJECT in wanted or _UNTRAINED in wanted):
+        notes.append(missing)
     if "text" in wanted and "text" not in available:
         notes.append("No item has words of its own: there is no text to recommend by.")
     for note in notes:
@@ -256,11 +254,18 @@ def _refitted(make: MakeMethod) -> MakeMethod:
     return lambda seed: RefittedMethod(lambda: make(seed))
 
 
-def _zhiyin(vectors: NDArray[np.float32], fingerprint: str) -> MakeMethod | None:
-    from zhiyin_offline.evaluation import in_process
+def _zhiyin(vectors: NDArray[np.float32], fingerprint: str) -> tuple[dict[str, MakeMethod], str]:
+    """Zhiyin as it serves once trained, and before any training; or why it cannot be had."""
+    from zhiyin_offline.evaluation.report.as_json import SUBJECT
 
-    method = getattr(in_process, "ZhiyinMethod", None)
-    return None if method is None else lambda seed: method(vectors, fingerprint, seed)
+    try:
+        from zhiyin_offline.evaluation.zhiyin_method import ZhiyinMethod
+    except ImportError as exc:
+        return {}, f"Zhiyin itself is not among the methods, since its training cannot run here: {exc}."
+    return {
+        SUBJECT: lambda seed: ZhiyinMethod(vectors, fingerprint, seed),
+        _UNTRAINED: lambda seed: ZhiyinMethod(vectors, fingerprint, seed, trained=False),
+    }, ""
 
 
 def _report(
@@ -318,7 +323,7 @@ def _table(figures: Report) -> Table:
         for column in _COLUMNS:
             value, error = metrics.get(column), figures["standard_errors"][method].get(column)
             text = "" if value is None else f"{value:.4f}"
-            cells.append(text + (f" ±{error:.4f}" if error is not None and column in _COLUMNS[:2] else ""))
+            cells.append(text + (f" ±{error:.3f}" if error is not None and column in _COLUMNS[:2] else ""))
         if against:
             cells.append(_against(against.get(method)))
         table.add_row(Text(method), *cells, style="bold" if method == SUBJECT else None)

