@@ -56,6 +56,22 @@ def search(**query: Any) -> Message:
     return retrieval.SearchRequest(catalog=HOME, queries=[retrieval.SearchQuery(**query)])
 
 
+def matrix(*rows: list[float]) -> EmbeddingMatrix:
+    data = b"".join(struct.pack(f"<{len(row)}f", *row) for row in rows)
+    return EmbeddingMatrix(data=data, dtype=VECTOR_DTYPE_FLOAT32, rows=len(rows), dimensions=len(rows[0]))
+
+
+def space(**fields: Any) -> retrieval.CreateSpaceVersionRequest:
+    ours = {"space": "colours", "dimensions": 2, "space_fingerprint": "model-1", **fields}
+    return retrieval.CreateSpaceVersionRequest(catalog=HOME, space_version=retrieval.SpaceVersion(**ours))
+
+
+def put(version: int, item_ids: list[str], vectors: EmbeddingMatrix) -> Message:
+    return retrieval.PutVectorsRequest(
+        catalog=HOME, space="colours", version=version, item_ids=item_ids, vectors=vectors
+    )
+
+
 def event(**fields: Any) -> ranking.Event:
     return ranking.Event(**{"user_id": "ada", "item_id": "item-1", "type": ranking.EVENT_TYPE_CLICK, **fields})
 
@@ -195,6 +211,112 @@ REFUSED: dict[str, tuple[Message, grpc.StatusCode, set[str] | None]] = {
         {"catalog.name", "catalog.display_name"},
     ),
     "drop of an unknown catalogue": (retrieval.DropCatalogRequest(catalog="nobody"), NOT_FOUND, None),
+    # ---- retrieval: spaces
+    "everything wrong with a space": (
+        retrieval.CreateSpaceVersionRequest(
+            catalog="No Name",
+            space_version=retrieval.SpaceVersion(
+                space="../x",
+                dimensions=2**32 - 1,
+                metric=99,  # type: ignore[arg-type]
+                space_fingerprint="f" * 257,
+            ),
+            derived_from_space="colours",
+            projection=EmbeddingMatrix(data=b"123", rows=2**32 - 1, dimensions=2**32 - 1),
+            bias=vector(NAN),
+            source_mean=vector(INFINITY),
+            request_id="r" * 129,
+        ),
+        INVALID,
+        {
+            "catalog",
+            *(f"space_version.{name}" for name in ("space", "dimensions", "metric", "space_fingerprint")),
+            *("derived_from_space", "projection.data", "bias.data", "source_mean.data", "request_id"),
+        },
+    ),
+    "another version of the encoder's space": (space(space="semantic"), INVALID, {"space_version.space"}),
+    "a centred inner product": (
+        space(metric=retrieval.METRIC_INNER_PRODUCT, centered=True),
+        INVALID,
+        {"space_version.centered"},
+    ),
+    "a derived space without a map": (
+        retrieval.CreateSpaceVersionRequest(
+            catalog=HOME, space_version=space().space_version, derived_from_space="semantic"
+        ),
+        INVALID,
+        {"projection"},
+    ),
+    "a map from nowhere": (
+        retrieval.CreateSpaceVersionRequest(
+            catalog=HOME, space_version=space().space_version, projection=matrix([1.0, 2.0], [3.0, 4.0])
+        ),
+        INVALID,
+        {"projection"},
+    ),
+    "a map from other dimensions": (
+        retrieval.CreateSpaceVersionRequest(
+            catalog=HOME,
+            space_version=space().space_version,
+            derived_from_space="semantic",
+            projection=matrix([1.0, 2.0], [3.0, 4.0]),
+        ),
+        INVALID,
+        {"projection.dimensions"},
+    ),
+    "a space of an unknown catalogue": (
+        retrieval.CreateSpaceVersionRequest(catalog="nobody", space_version=space().space_version),
+        NOT_FOUND,
+        None,
+    ),
+    "vectors of nothing": (
+        retrieval.PutVectorsRequest(catalog=HOME),
+        INVALID,
+        {"space", "version", "item_ids", "vectors.data"},
+    ),
+    "vectors that are no numbers, an item twice": (
+        put(1, ["item-1", "item-1"], matrix([NAN, 1.0], [INFINITY, 1.0])),
+        INVALID,
+        {"item_ids[1]", "vectors.data"},
+    ),
+    "fewer vectors than items": (put(1, ["item-1", "item-2"], matrix([1.0])), INVALID, {"vectors.rows"}),
+    "vectors for the encoder's space": (
+        retrieval.PutVectorsRequest(
+            catalog=HOME, space="semantic", version=1, item_ids=["item-1"], vectors=matrix([1.0])
+        ),
+        INVALID,
+        {"space"},
+    ),
+    "vectors for an unknown version": (put(2**64 - 1, ["item-1"], matrix([1.0])), NOT_FOUND, None),
+    "publish nothing": (retrieval.PublishSpaceVersionRequest(catalog=HOME), INVALID, {"space", "version"}),
+    "publish what is not there": (
+        retrieval.PublishSpaceVersionRequest(catalog=HOME, space="colours", version=2**63),
+        NOT_FOUND,
+        None,
+    ),
+    "retire the encoder's space": (
+        retrieval.RetireSpaceVersionRequest(catalog=HOME, space="semantic", version=1),
+        INVALID,
+        {"space"},
+    ),
+    "retire what is not there": (
+        retrieval.RetireSpaceVersionRequest(catalog=HOME, space="colours", version=3),
+        NOT_FOUND,
+        None,
+    ),
+    "a version of the encoder's space that is none": (search(text="a film", space_version=2), NOT_FOUND, None),
+    "versions of one space that differ": (
+        retrieval.SearchRequest(
+            catalog=HOME,
+            queries=[
+                retrieval.SearchQuery(name="a", text="a"),
+                retrieval.SearchQuery(name="b", text="b", space="semantic", space_version=1),
+            ],
+            vectors_space_version=1,
+        ),
+        INVALID,
+        {"queries[1].space_version", "vectors_space_version"},
+    ),
     # ---- ranking: users and events
     "no events": (record(), INVALID, {"events"}),
     "too many events": (record(*[event()] * 1001), INVALID, {"events"}),
@@ -288,7 +410,8 @@ REFUSED: dict[str, tuple[Message, grpc.StatusCode, set[str] | None]] = {
 STUBS: dict[str, str] = {
     "EmbedRequest": "encoder", "UpsertItemsRequest": "retrieval", "DeleteItemsRequest": "retrieval",
     "SearchRequest": "retrieval", "ListItemsRequest": "retrieval", "CreateCatalogRequest": "retrieval",
-    "DropCatalogRequest": "retrieval",
+    "DropCatalogRequest": "retrieval", "CreateSpaceVersionRequest": "retrieval", "PutVectorsRequest": "retrieval",
+    "PublishSpaceVersionRequest": "retrieval", "RetireSpaceVersionRequest": "retrieval",
 }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from sqlalchemy.exc import DatabaseError
 from ranking_service.users.store import schema as user_schema
 from retrieval_service import store_schema as item_schema
 from retrieval_service.item_store import CatalogRow, ItemStore
+from retrieval_service.named_spaces import IndexKey
 from service_runtime.migrations import require_newest
 from service_runtime.sql import cause, open_engine, reader, reading, writing
 from zhiyin.retrieval.v1 import retrieval_service_pb2_grpc as pb_grpc
@@ -17,6 +18,7 @@ from zhiyin_offline.upkeep.findings import Report
 from zhiyin_offline.upkeep.index_check import check_live, check_snapshot
 from zhiyin_offline.upkeep.item_store_check import check_items, check_vectors
 from zhiyin_offline.upkeep.locations import Locations
+from zhiyin_offline.upkeep.space_check import check_spaces
 from zhiyin_offline.upkeep.user_store_check import check_folds, check_users
 
 
@@ -41,14 +43,17 @@ def check_retrieval(
             _look_at_file(connection, "item store", report)
             require_newest(connection, item_schema.SCHEMA)
             rows = store.catalogs(connection)
+            indexes: list[tuple[CatalogRow, IndexKey]] = []
             for row in rows:
                 check_items(store, connection, row, report)
                 check_vectors(store, connection, row, report, repair=repair)
-        for row in rows:
-            check_snapshot(store, row, _snapshots(locations, row), report, repair=repair)
-        if live is not None:
-            for row in rows:
-                check_live(live, store, row, _snapshots(locations, row), report)
+                indexes.append((row, IndexKey(row.catalog_id)))
+                indexes.extend((row, key) for key in check_spaces(store, connection, row, report))
+        for row, key in indexes:
+            check_snapshot(store, row, key, _snapshots(locations, key), report, repair=repair)
+        for row, key in indexes:
+            if live is not None:
+                check_live(live, store, row, key, _snapshots(locations, key), report)
     except _Damaged as damage:
         damage.tell("item store", report)
     finally:
@@ -77,8 +82,8 @@ def check_ranking(locations: Locations, report: Report, half_life_s: float, *, r
         engine.dispose()
 
 
-def _snapshots(locations: Locations, row: CatalogRow) -> Path:
-    return locations.retrieval / "snapshots" / str(row.catalog_id)
+def _snapshots(locations: Locations, key: IndexKey) -> Path:
+    return locations.retrieval / "snapshots" / str(key)
 
 
 class _Damaged(Exception):

@@ -16,6 +16,7 @@ from retrieval_service import store_schema as schema
 from retrieval_service.conversions import item_from_payload
 from retrieval_service.item import attribute_kind, passage_hash
 from retrieval_service.item_store import CatalogRow, ItemStore
+from retrieval_service.named_spaces import SEMANTIC
 from retrieval_service.vector_rows import Connection, SpaceRow
 from zhiyin_offline.upkeep.findings import Report
 
@@ -36,7 +37,7 @@ def check_items(store: ItemStore, connection: Connection, row: CatalogRow, repor
     numbers = set(connection.execute(_numbers_of(schema.items, row.catalog_id)).scalars())
     with_vector = set(connection.execute(_numbers_of(schema.vectors, row.catalog_id)).scalars())
     deleted = set(connection.execute(_numbers_of(schema.deletions, row.catalog_id)).scalars())
-    wrong = _Wrong(report, where)
+    wrong = Faults(report, where)
     wrong.note("items without a vector", len(numbers - with_vector))
     wrong.note("vectors of no item", len(with_vector - numbers))
     wrong.note("items that are marked as deleted", len(numbers & deleted))
@@ -66,7 +67,7 @@ def check_vectors(store: ItemStore, connection: Connection, row: CatalogRow, rep
     if space is None:
         return
     where = f"item store, catalogue {row.name}, space semantic"
-    wrong = _Wrong(report, where)
+    wrong = Faults(report, where)
     count, total = 0, np.zeros(space.dimensions)
     for blobs in _blobs(connection, row.catalog_id):
         fitting = [blob for blob in blobs if len(blob) == 4 * space.dimensions]
@@ -88,7 +89,7 @@ def check_vectors(store: ItemStore, connection: Connection, row: CatalogRow, rep
     report.proved.append(f"{where}: {count} vectors of {space.dimensions} components, and their sum")
 
 
-class _Wrong:
+class Faults:
     """Counts faults by kind, so that a thousand alike are one line."""
 
     def __init__(self, report: Report, where: str) -> None:
@@ -96,10 +97,12 @@ class _Wrong:
         self._counts: dict[str, int] = {}
 
     def note(self, kind: str, count: int) -> None:
+        """Counts faults of a kind."""
         if count:
             self._counts[kind] = self._counts.get(kind, 0) + count
 
     def tell(self) -> None:
+        """Reports them, a line a kind."""
         for kind, count in self._counts.items():
             self._report.found(self._where, f"{count} {kind}", derived=False)
 
@@ -119,6 +122,6 @@ def _put_total(
 ) -> None:
     connection.execute(
         schema.spaces.update()
-        .where(schema.spaces.c.catalog_id == catalog_id, schema.spaces.c.version == space.version)
+        .where(schema.spaces.c.catalog_id == catalog_id, schema.spaces.c.space == SEMANTIC)
         .values(vector_count=count, vector_total=total.astype("<f8").tobytes())
     )
