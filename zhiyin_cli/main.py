@@ -14,6 +14,7 @@ from zhiyin_cli.evaluate_command import evaluate
 from zhiyin_cli.import_commands import events_app, items_app, users_app
 from zhiyin_cli.model_commands import model_app
 from zhiyin_cli.recommend_commands import recommend, similar, stats
+from zhiyin_cli.training_commands import bundles_app, train
 from zhiyin_cli.up_command import up
 from zhiyin_cli.upkeep_commands import backup, check, restore
 
@@ -64,11 +65,13 @@ app.command()(recommend)
 app.command()(similar)
 app.command()(stats)
 app.command()(evaluate)
+app.command()(train)
 app.command()(check)
 app.command()(backup)
 app.command()(restore)
 app.add_typer(items_app, name="items")
 app.add_typer(users_app, name="users")
 app.add_typer(events_app, name="events")
+app.add_typer(bundles_app, name="bundles")
 app.add_typer(model_app, name="model")
 app.add_typer(datasets_app, name="datasets")

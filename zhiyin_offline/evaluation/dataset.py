@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -113,35 +113,51 @@ def read_dataset(folder: Path) -> Dataset:
     items = tuple(message_of(row, item_message) for row in _rows(folder, "items"))
     numbers = {item.id: number for number, item in enumerate(items)}
     user_numbers: dict[str, int] = {}
-    columns: list[tuple[int, int, int, float, float, float]] = []
+    rows = EventRows(numbers)
     for row in _rows(folder, "events"):
         event = message_of(row, event_message)
-        value = event.value if event.HasField("value") else None
-        rule = RULES[event.type]
-        columns.append(
-            (
-                user_numbers.setdefault(event.user_id, len(user_numbers)),
-                numbers.get(event.item_id, -1) if rule.repeat is not Repeat.IGNORED else -1,
-                event.type,
-                np.nan if value is None else value,
-                event.time.seconds + event.time.nanos / 1e9,
-                rule.strength(value),
-            )
+        rows.add(
+            user_numbers.setdefault(event.user_id, len(user_numbers)),
+            event.item_id,
+            event.type,
+            event.value if event.HasField("value") else None,
+            event.time.seconds + event.time.nanos / 1e9,
         )
     users = {}
     if _find(folder, "users") is not None:
         users = {user.id: user for user in (message_of(row, user_message) for row in _rows(folder, "users"))}
-    table = np.array(columns, dtype=np.float64).reshape(-1, 6)
-    table = table[np.argsort(table[:, 4], kind="stable")]
-    events = Events(
-        table[:, 0].astype(np.int32),
-        table[:, 1].astype(np.int32),
-        table[:, 2].astype(np.int16),
-        table[:, 3],
-        table[:, 4],
-        table[:, 5].astype(np.float32),
-    )
-    return Dataset(items, tuple(user_numbers), users, events)
+    return Dataset(items, tuple(user_numbers), users, rows.events())
+
+
+class EventRows:
+    """Collects events in any order.
+
+    Args:
+        item_numbers: Item number by id.
+    """
+
+    def __init__(self, item_numbers: Mapping[str, int]) -> None:
+        self._item_numbers = item_numbers
+        self._rows: list[tuple[int, int, int, float, float, float]] = []
+
+    def add(self, user: int, item_id: str, event_type: int, value: float | None, time: float) -> None:
+        """One event; see `Events` for the columns."""
+        rule = RULES[event_type]
+        item = self._item_numbers.get(item_id, -1) if rule.repeat is not Repeat.IGNORED else -1
+        self._rows.append((user, item, event_type, np.nan if value is None else value, time, rule.strength(value)))
+
+    def events(self) -> Events:
+        """All of them, by time."""
+        table = np.array(self._rows, dtype=np.float64).reshape(-1, 6)
+        table = table[np.argsort(table[:, 4], kind="stable")]
+        return Events(
+            table[:, 0].astype(np.int32),
+            table[:, 1].astype(np.int32),
+            table[:, 2].astype(np.int16),
+            table[:, 3],
+            table[:, 4],
+            table[:, 5].astype(np.float32),
+        )
 
 
 def _find(folder: Path, name: str) -> Path | None:

@@ -73,7 +73,7 @@ def choose(
         alone = np.eye(len(SOURCES), dtype=np.float32)[column]
         fixed.append((f"{SOURCES[column].name.lower()} alone", "blend", _blending(alone)))
     fixed.append(("equal weights", "blend", _blending(equal)))
-    contenders = [Contender(name, serves, *_judge(examples, scores)) for name, serves, scores in fixed]
+    contenders = [Contender(name, serves, *judge(examples, scores)) for name, serves, scores in fixed]
     contenders += _out_of_fold(examples, seed, threads, say)
     best = contenders[0]
     for contender in contenders[1:]:
@@ -103,9 +103,9 @@ def _out_of_fold(examples: Sequence[Example], seed: int, threads: int, say: Call
         model = train_ranker(learned_from, weights, seed, threads)
         trees = TreeRanker(model) if model is not None else None
         held = [examples[int(i)] for i in held_out]
-        scores["learned weights"][:, held_out] = _judge(held, _blending(weights))
+        scores["learned weights"][:, held_out] = judge(held, _blending(weights))
         by_trees = _blending(weights) if trees is None else _ranking(weights, trees)
-        scores["learned ranker"][:, held_out] = _judge(held, by_trees)
+        scores["learned ranker"][:, held_out] = judge(held, by_trees)
         say(f"fold {number + 1} of {_FOLDS}")
     return [
         Contender("learned weights", "blend", *scores["learned weights"]),
@@ -129,7 +129,7 @@ def _leads(contender: Contender, best: Contender) -> bool:
     return bool(len(difference)) and float(difference.mean()) > lead
 
 
-def _judge(examples: Sequence[Example], scores: Scores) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def judge(examples: Sequence[Example], scores: Scores) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """NDCG@10 and recall@10 of each case; equal scores count with their middle place."""
     ndcg, recall = np.zeros(len(examples)), np.zeros(len(examples))
     for i, example in enumerate(examples):

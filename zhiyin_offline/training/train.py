@@ -18,7 +18,7 @@ from zhiyin_offline.evaluation.in_process import RecordedService
 from zhiyin_offline.evaluation.memory_catalog import SEMANTIC, MemoryCatalog, semantic_space
 from zhiyin_offline.evaluation.protocols import Case, leave_one_out, time_split
 from zhiyin_offline.training.choice import Choice, Contender, choose
-from zhiyin_offline.training.examples import collect
+from zhiyin_offline.training.examples import Example, collect
 from zhiyin_offline.training.ranker import DEPTH
 
 Protocol = Literal["leave-one-out", "time-split"]
@@ -49,11 +49,12 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class Trained:
-    """A bundle before it is written: its manifest, its files, and how it was chosen."""
+    """A bundle before it is written: its manifest, its files, how it was chosen, and from what."""
 
     manifest: Manifest
     files: dict[str, bytes]
     choice: Choice
+    examples: list[Example]
 
 
 def train(
@@ -102,7 +103,8 @@ def train(
             "contenders": {contender.name: _metrics(contender) for contender in choice.contenders},
         },
     )
-    return Trained(manifest, {RANKER_FILE: choice.ranker.encode()} if choice.ranker is not None else {}, choice)
+    files = {RANKER_FILE: choice.ranker.encode()} if choice.ranker is not None else {}
+    return Trained(manifest, files, choice, examples)
 
 
 def restricted(dataset: Dataset, rows: NDArray[np.int64]) -> Dataset:

@@ -1,0 +1,58 @@
+"""Whether a new bundle may take over: not when it is significantly worse than the one that serves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ranking_service.bundles.bundle import RANKER_FILE, BundleUnusable, Manifest, read_file, read_manifest
+from ranking_service.scorers.features import NAMES, SOURCES
+from ranking_service.scorers.tree_ranker import TreeRanker
+from zhiyin_offline.training.choice import Scores, judge
+from zhiyin_offline.training.ranker import ranked
+from zhiyin_offline.training.train import Trained
+
+_ACTIVE = "active"
+# Standard errors of the difference beyond which it is not chance.
+_SIGNIFICANT = 2.0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came out: `worse` when the new bundle must not take over by itself."""
+
+    worse: bool
+    text: str
+
+
+def compare_with_serving(folder: Path, trained: Trained) -> Verdict:
+    """Scores the cases of the training by the bundle that serves, which may have learned from some of them.
+
+    Args:
+        folder: Of the catalogue's bundles.
+        trained: The new one; its own figures are out of fold, so the comparison leans towards the old one.
+    """
+    try:
+        name = (folder / _ACTIVE).read_text().strip()
+        manifest = read_manifest(folder / name)
+        old, _ = judge(trained.examples, _scores(folder / name, manifest))
+    except (OSError, BundleUnusable, ValueError) as error:
+        return Verdict(False, f"no bundle of this release served before ({type(error).__name__})")
+    difference = trained.choice.best.ndcg - old
+    error_of_mean = float(difference.std()) / len(difference) ** 0.5
+    text = f"ndcg@10 {difference.mean():+.4f} ± {error_of_mean:.4f} against {name}, which serves"
+    return Verdict(bool(difference.mean() < -_SIGNIFICANT * error_of_mean), text)
+
+
+def _scores(folder: Path, manifest: Manifest) -> Scores:
+    if manifest.serves == "builtin":
+        return lambda example: example.builtin
+    weights = np.array([manifest.weights.get(kind.name.lower(), 0.0) for kind in SOURCES], np.float32)
+    if manifest.serves == "blend":
+        return lambda example: example.blend(weights)
+    if manifest.feature_names != NAMES:
+        raise BundleUnusable(f"bundle {manifest.id} was trained by another release")
+    trees = TreeRanker(read_file(folder, manifest, RANKER_FILE).decode())
+    return lambda example: ranked(example, weights, trees)

@@ -1,0 +1,89 @@
+"""The stores of a deployment as a record to learn from. Read only, beside services; user ids stay where they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ranking_service.users.event import Erasure
+from ranking_service.users.store.store import UserStore
+from retrieval_service.item_store import ItemStore
+from zhiyin.common.v1.item_pb2 import Item
+from zhiyin_offline.evaluation.dataset import Dataset, EventRows
+from zhiyin_offline.upkeep.locations import Locations
+from zhiyin_offline.upkeep.stores import open_store
+
+_PAGE = 1_000
+
+
+class CatalogUnknown(Exception):
+    """Neither store knows the catalogue, or it holds nothing."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A catalogue as it was at one moment.
+
+    Attributes:
+        dataset: Items and events; a user's id is the store's number for them.
+        vectors: Raw vector of each item, zeros for an item without one, shape (items, d).
+        fingerprint: Of the semantic space.
+    """
+
+    dataset: Dataset
+    vectors: NDArray[np.float32]
+    fingerprint: str
+
+
+def read_record(locations: Locations, catalog: str) -> Record:
+    """Reads both stores.
+
+    Raises:
+        CatalogUnknown: There is nothing to learn from.
+        FailedPrecondition: A store is of a newer release.
+    """
+    items, vectors, fingerprint = _items(locations, catalog)
+    numbers = {item.id: number for number, item in enumerate(items)}
+    rows, users = EventRows(numbers), dict[int, int]()
+    store = UserStore(locations.users)
+    open_store(store)
+    try:
+        key = store.catalogs().get(catalog)
+        if key is None:
+            raise CatalogUnknown(f"catalogue {catalog} has no events")
+        for page, _ in store.read_log(key, 0):
+            for entry in page:
+                if not isinstance(entry, Erasure):  # erased events are not in the log any more
+                    user = users.setdefault(entry.user_key, len(users))
+                    rows.add(user, entry.item_id, entry.event_type, entry.value, entry.time)
+    finally:
+        store.close()
+    return Record(Dataset(items, tuple(str(key) for key in users), {}, rows.events()), vectors, fingerprint)
+
+
+def _items(locations: Locations, catalog: str) -> tuple[tuple[Item, ...], NDArray[np.float32], str]:
+    store = ItemStore(locations.items)
+    open_store(store)
+    try:
+        with store.reading() as connection:
+            row = store.catalog(connection, catalog)
+            space = None if row is None else store.space(connection, row.catalog_id)
+            if row is None or space is None:
+                raise CatalogUnknown(f"catalogue {catalog} holds no items")
+            items: list[Item] = []
+            place: dict[int, int] = {}
+            after = ""
+            while page := store.items_after(connection, row.catalog_id, after, _PAGE):
+                for stored in page:
+                    place[stored.number] = len(items)
+                    items.append(Item.FromString(stored.payload))
+                after = page[-1].item_id
+            vectors = np.zeros((len(items), space.dimensions), np.float32)
+            for changes in store.vector_changes(connection, row.catalog_id, 0, space.dimensions):
+                there = [i for i, number in enumerate(changes.numbers.tolist()) if number in place]
+                vectors[[place[int(changes.numbers[i])] for i in there]] = changes.vectors[there]
+    finally:
+        store.close()
+    return tuple(items), vectors, space.fingerprint
