@@ -65,7 +65,7 @@ class ItemWrites:
     ) -> None:
         self._store, self._read_item, self._write_item = store, read_item, write_item
         self._max_catalogs = max_catalogs
-        self._follower = SpaceFollower(store)
+        self.follower = SpaceFollower(store)
         self.planner = UpsertPlanner(store, read_item, max_items)
 
     # ---- upserts
@@ -125,7 +125,7 @@ class ItemWrites:
             space, recentered = self._recenter(connection, catalog_id, space, vectors, removed)
             new_numbers = set(numbers) - set(replaced)
             self._store.put_vectors(connection, catalog_id, sequence, numbers, vectors, new_numbers)
-            followed = self._follower.written(connection, catalog_id, sequence, numbers, vectors, replaced)
+            followed = self.follower.written(connection, catalog_id, sequence, numbers, vectors, replaced)
         results = tuple(
             ItemWrite(row.item_id, row.revision, row.item_id in new_ids, row.text_truncated) for row in rows
         )
@@ -197,7 +197,7 @@ class ItemWrites:
                     catalog_id, sequence, np.empty(0, np.int64), nothing, np.asarray(numbers, np.int64), recentered
                 )
             self._store.delete_items(connection, catalog_id, sequence, found)
-            followed = self._follower.deleted(connection, catalog_id, sequence, numbers)
+            followed = self.follower.deleted(connection, catalog_id, sequence, numbers)
             changes = [ItemChange(row.number, self._read_item(row.payload), None) for row in found]
         else:
             sequence = self._store.sequence(connection, catalog_id)

@@ -138,7 +138,7 @@ class RetrievalService:
             on_fatal=self._on_fatal,
         )
         catalog_writer.use(self._writer)
-        space_writes = SpaceWrites(self.store, settings.max_space_versions)
+        space_writes = SpaceWrites(self.store, writes.follower, settings.max_space_versions)
         self._writer.start()
         metrics.QUEUED_WRITES.set_function(lambda: self._writer.queued if self._writer else 0)
         metrics.QUEUED_BYTES.set_function(lambda: self._writer.queued_bytes if self._writer else 0)

@@ -7,7 +7,7 @@ An item that is deleted leaves every version.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,11 @@ class SpaceFollower:
     def __init__(self, store: ItemStore) -> None:
         self._store = store
         self._projections: OrderedDict[IndexKey, Projection] = OrderedDict()
+        self._without: set[int] = set()
+
+    def expect(self, catalog_id: int) -> None:
+        """Says that a catalogue may have named spaces from here on, in this transaction already."""
+        self._without.discard(catalog_id)
 
     def written(
         self,
@@ -53,7 +58,7 @@ class SpaceFollower:
             replaced: Those of the items that had a vector before: one may have been put for them.
         """
         changes = []
-        for space in self._store.named_spaces(connection, catalog_id) if numbers else ():
+        for space in self._spaces(connection, catalog_id) if numbers else ():
             if not space.derived_from:
                 continue
             key = IndexKey(catalog_id, space.space, space.version)
@@ -70,12 +75,21 @@ class SpaceFollower:
     ) -> tuple[IndexChange, ...]:
         """Deletes the vectors of items that are gone; returns what that changes in the indexes."""
         changes = []
-        for space in self._store.named_spaces(connection, catalog_id):
+        for space in self._spaces(connection, catalog_id):
             key = IndexKey(catalog_id, space.space, space.version)
             self._store.delete_space_vectors(connection, key, numbers)
             no_rows = np.empty((0, space.dimensions), dtype=np.float32)
             changes.append(_change(key, sequence, _NOTHING, no_rows, np.asarray(numbers, dtype=np.int64)))
         return tuple(changes)
+
+    def _spaces(self, connection: Connection, catalog_id: int) -> Iterable[NamedSpace]:
+        """Live versions; a catalogue that has none is asked for them once, so that its writes cost what they did."""
+        if catalog_id in self._without:
+            return ()
+        spaces = self._store.named_spaces(connection, catalog_id)
+        if not len(spaces):
+            self._without.add(catalog_id)
+        return spaces
 
     def _projection(self, connection: Connection, key: IndexKey, space: NamedSpace) -> Projection:
         found = self._projections.get(key) or self._store.projection(connection, space, key.catalog_id)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from retrieval_service.index_messages import IndexChange
 from retrieval_service.item_store import CatalogRow, ItemStore
 from retrieval_service.named_spaces import SEMANTIC, IndexKey, NamedSpace, Projection
+from retrieval_service.space_follower import SpaceFollower
 from retrieval_service.space_messages import (
     NewProjection,
     NewSpaceVersion,
@@ -28,11 +29,12 @@ class SpaceWrites:
 
     Args:
         store: The truth.
+        follower: Carries writes of items over; told of versions that are made.
         max_versions: Live versions a catalogue may have.
     """
 
-    def __init__(self, store: ItemStore, max_versions: int) -> None:
-        self._store, self._max_versions = store, max_versions
+    def __init__(self, store: ItemStore, follower: SpaceFollower, max_versions: int) -> None:
+        self._store, self._follower, self._max_versions = store, follower, max_versions
 
     def create(self, connection: Connection, catalog: CatalogRow, new: NewSpaceVersion) -> SpacesChanged:
         """Makes a version, not published.
@@ -58,6 +60,7 @@ class SpaceWrites:
             )
         projection = None if new.projection is None else self._projection(connection, catalog_id, new.projection)
         sequence, _ = self._store.take_sequence(connection, catalog_id)
+        self._follower.expect(catalog_id)
         self._store.create_space(connection, catalog_id, dataclasses.replace(new.space, version=sequence), projection)
         if new.request_id:
             body = json.dumps({"version": sequence}).encode()

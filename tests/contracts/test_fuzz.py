@@ -5,9 +5,11 @@ What was refused has changed nothing. Services are their own, since a fuzzed Dro
 
 from __future__ import annotations
 
+import contextlib
 import random
+import struct
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from grpc_status import rpc_status
 from benchmarks.stack import Stack, running_stack
 from tests.contracts.random_messages import RandomMessages
 from tests.contracts.test_every_rpc_answers import METHODS
+from zhiyin.common.v1.embedding_pb2 import EmbeddingMatrix
 from zhiyin.common.v1.item_pb2 import Item
 from zhiyin.encoder.v1 import encoder_service_pb2 as encoder
 from zhiyin.ranking.v1 import ranking_service_pb2 as ranking
@@ -48,7 +51,23 @@ VALID: dict[str, Message] = {
             ),
         ],
         hydrate_item_ids=["item-2"],
+        vectors_space="semantic",
     ),
+    "CreateSpaceVersionRequest": retrieval.CreateSpaceVersionRequest(
+        catalog=CATALOG,
+        space_version=retrieval.SpaceVersion(space="fuzz", dimensions=2, space_fingerprint="model"),
+        derived_from_space="semantic",
+        projection=EmbeddingMatrix(data=struct.pack("<768f", *[0.1] * 768), rows=2, dimensions=384),
+    ),
+    # The version of these three is set when it is made.
+    "PutVectorsRequest": retrieval.PutVectorsRequest(
+        catalog=CATALOG,
+        space="fuzz",
+        item_ids=["item-1", "item-2"],
+        vectors=EmbeddingMatrix(data=struct.pack("<4f", 1, 2, 3, 4), rows=2, dimensions=2),
+    ),
+    "PublishSpaceVersionRequest": retrieval.PublishSpaceVersionRequest(catalog=CATALOG, space="fuzz"),
+    "RetireSpaceVersionRequest": retrieval.RetireSpaceVersionRequest(catalog=CATALOG, space="fuzz"),
     "ListItemsRequest": retrieval.ListItemsRequest(catalog=CATALOG, page_size=5),
     "GetItemsRequest": retrieval.GetItemsRequest(catalog=CATALOG, item_ids=["item-1"]),
     "RecommendRequest": ranking.RecommendRequest(catalog=CATALOG, user_id="user-1", page_size=5),
@@ -68,6 +87,7 @@ BUGS = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_
 WRITES = {
     *("UpsertItems", "DeleteItems", "RecordEvents", "UpsertUsers", "DeleteUser"),
     *("CreateCatalog", "UpdateCatalog", "DropCatalog"),
+    *("CreateSpaceVersion", "PutVectors", "PublishSpaceVersion", "RetireSpaceVersion"),
 }
 
 
@@ -112,7 +132,16 @@ def hammer(stack: Stack, calls: int, seed: int) -> None:
         caller.restore()
         assert caller.healthy()
     # The fuzz must reach behind the validation, or it proves nothing.
-    for name in ("Recommend", "Search", "UpsertItems", "RecordEvents", "Rerank", "Embed"):
+    for name in (
+        "Recommend",
+        "Search",
+        "UpsertItems",
+        "RecordEvents",
+        "Rerank",
+        "Embed",
+        "CreateSpaceVersion",
+        "PutVectors",
+    ):
         assert outcomes[f"{name} OK"], outcomes
         assert outcomes[f"{name} INVALID_ARGUMENT"], outcomes
 
@@ -144,6 +173,17 @@ class Caller:
         unlimited.catalog.max_items = 0
         self._retrieval.UpdateCatalog(unlimited, timeout=20)
         self._retrieval.UpsertItems(retrieval.UpsertItemsRequest(catalog=CATALOG, items=ITEMS), timeout=20)
+        versions = [version.version for version in self._spaces(CATALOG) if version.space == "fuzz"]
+        if not versions:
+            with contextlib.suppress(grpc.RpcError):  # there are as many of other names as there may be
+                made = self._retrieval.CreateSpaceVersion(VALID["CreateSpaceVersionRequest"], timeout=20)
+                versions.append(made.space_version.version)
+        for name in ("PutVectorsRequest", "PublishSpaceVersionRequest", "RetireSpaceVersionRequest"):
+            VALID[name].version = versions[-1] if versions else 1  # type: ignore[attr-defined]
+
+    def _spaces(self, catalog: str) -> Sequence[retrieval.SpaceVersion]:
+        request = retrieval.ListSpaceVersionsRequest(catalog=catalog, page_size=1000)
+        return self._retrieval.ListSpaceVersions(request, timeout=20).space_versions
 
     def _catalog(self) -> retrieval.Catalog:
         try:
@@ -181,7 +221,8 @@ class Caller:
         sequences = []
         for name, *_ in names:
             figures = self._retrieval.GetCatalogStats(retrieval.GetCatalogStatsRequest(catalog=name), timeout=20)
-            sequences.append((figures.item_count, figures.sequence))
+            spaces = tuple(version.SerializeToString(deterministic=True) for version in self._spaces(name))
+            sequences.append((figures.item_count, figures.sequence, spaces))
         try:
             request = ranking.GetUserRequest(catalog=CATALOG, user_id="user-1")
             user = self._ranking.GetUser(request, timeout=20).SerializeToString(deterministic=True)

@@ -74,7 +74,7 @@ class SpaceMachine(StoreMachine):
     @initialize()
     def open(self) -> None:
         super().open()
-        self.space_writes = SpaceWrites(self.store, MAX_VERSIONS)
+        self.space_writes = SpaceWrites(self.store, self.writes.follower, MAX_VERSIONS)
         with self.store.reading() as connection:
             self.state.spaces = self.store.named_spaces(connection, self.catalog_id)
         if hasattr(self, "versions"):
