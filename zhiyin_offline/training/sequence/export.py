@@ -26,20 +26,38 @@ class ExportDiffers(Exception):
     """The graph does not compute what PyTorch computes."""
 
 
-def export_sequence_model(trained: TrainedSequenceModel, folder: Path) -> None:
+def export_sequence_model(trained: TrainedSequenceModel, folder: Path, new_item_scale: float = 1.0) -> None:
     """Writes both sides into a folder that exists.
+
+    Args:
+        trained: What to write.
+        folder: Where.
+        new_item_scale: See `item_side`.
 
     Raises:
         ExportDiffers: On random histories of all lengths, user vectors differ from PyTorch's by 1e-4 or more.
     """
     export_user_side(trained.model.user, folder / GRAPH_FILE)
-    item_side(trained).save(folder / ITEMS_FILE)
+    item_side(trained, new_item_scale).save(folder / ITEMS_FILE)
     _compare(trained, SequenceEncoder(folder / GRAPH_FILE))
 
 
-def item_side(trained: TrainedSequenceModel) -> ItemSide:
-    """The numbers of a trained model."""
-    return ItemSide(trained.item_vectors, trained.known, trained.text_projection)
+def item_side(trained: TrainedSequenceModel, new_item_scale: float = 1.0) -> ItemSide:
+    """The numbers of a trained model.
+
+    Args:
+        trained: The model.
+        new_item_scale: Lengthens the vectors of items that did not occur in training, now and later. Theirs are shorter
+            than those with an id part, so that they rarely come first; more than 1 trades warm hits for cold ones. On
+            amazon-beauty with 10 % of the items hidden, Recall@10 on warm / cold / all targets: 1 .097/.014/.089,
+            1.1 .094/.044/.089, 1.2 .088/.075/.087. Hiding ids more often in training (`id_dropout` .5) bought less:
+            .083/.030/.078.
+    """
+    occurred = np.zeros(len(trained.item_vectors), bool)
+    occurred[trained.trained] = True
+    scale = np.where(occurred, 1.0, new_item_scale).astype(np.float32)
+    projection = (trained.text_projection * np.float32(new_item_scale)).astype(np.float32)
+    return ItemSide(trained.item_vectors * scale[:, None], trained.known, projection)
 
 
 def export_user_side(user: UserTransformer, path: Path) -> None:

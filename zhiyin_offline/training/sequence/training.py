@@ -82,7 +82,8 @@ class TrainedSequenceModel:
         settings: It was trained with.
         evaluations: All looks of the search.
         best: The look whose weights were kept, or whose number of passes over the data was repeated.
-        refitted: Whether the model has seen validation's targets.
+        searched: The model before it was trained once more on validation's targets too: what those targets may be
+            scored by. None: this is it.
         cpu_seconds: Of this process, over all its threads, since training began or went on.
     """
 
@@ -94,7 +95,7 @@ class TrainedSequenceModel:
     settings: SequenceSettings
     evaluations: tuple[Evaluation, ...]
     best: Evaluation
-    refitted: bool
+    searched: TrainedSequenceModel | None
     cpu_seconds: float
 
 
@@ -142,23 +143,36 @@ def train_sequence_model(
         search = _Phase("search", sequences, text, settings, seed, device)
         checkpoint = search.checkpoint(run_folder, cases)
         weights, evaluations, best = _search(search, cases, checkpoint, progress)
-        final = search
-        if len(refit_sequences):
-            final = _Phase("refit", refit_sequences, text, settings, seed, device)
-            steps = max(1, round(best.step * final.data.target_count / search.data.target_count))
-            weights = _refit(final, steps, final.checkpoint(run_folder, cases, best.step), progress)
-        vectors, known = final.catalogue(weights)
-        model = final.model(weights).cpu()
+        searched = _result(search, weights, settings, evaluations, best, None, began)
+        if not len(refit_sequences):
+            return searched
+        final = _Phase("refit", refit_sequences, text, settings, seed, device)
+        steps = max(1, round(best.step * final.data.target_count / search.data.target_count))
+        weights = _refit(final, steps, final.checkpoint(run_folder, cases, best.step), progress)
+        return _result(final, weights, settings, evaluations, best, searched, began)
+
+
+def _result(
+    phase: _Phase,
+    weights: dict[str, Tensor],
+    settings: SequenceSettings,
+    evaluations: list[Evaluation],
+    best: Evaluation,
+    searched: TrainedSequenceModel | None,
+    began: float,
+) -> TrainedSequenceModel:
+    vectors, known = phase.catalogue(weights)
+    model = phase.model(weights).cpu()
     return TrainedSequenceModel(
         model=model,
-        trained=final.trained,
+        trained=phase.trained,
         item_vectors=vectors.cpu().numpy(),
         known=known.cpu().numpy(),
         text_projection=model.items.projection.detach().numpy().copy(),
         settings=settings,
         evaluations=tuple(evaluations),
         best=best,
-        refitted=final is not search,
+        searched=searched,
         cpu_seconds=time.process_time() - began,
     )
 

@@ -18,6 +18,7 @@ from zhiyin_offline.training.sequence.export import (  # noqa: E402
     ITEMS_FILE,
     ExportDiffers,
     export_sequence_model,
+    item_side,
 )
 from zhiyin_offline.training.sequence.item_side import ItemSide  # noqa: E402
 from zhiyin_offline.training.sequence.settings import SequenceSettings  # noqa: E402
@@ -73,6 +74,13 @@ def test_item_side_holds_trained_items_and_makes_new_ones(
     made = side.of_text(world.text)
     np.testing.assert_allclose(side.item_vectors[world.cold], made[world.cold], atol=1e-6)
     assert np.abs(side.item_vectors[trained.trained] - made[trained.trained]).max() > 1e-3  # the id part
+
+
+def test_new_items_may_be_brought_forward(trained: TrainedSequenceModel, world: World) -> None:
+    side = item_side(trained, new_item_scale=1.25)
+    np.testing.assert_allclose(side.item_vectors[world.cold], 1.25 * trained.item_vectors[world.cold], rtol=1e-5)
+    np.testing.assert_array_equal(side.item_vectors[trained.trained], trained.item_vectors[trained.trained])
+    np.testing.assert_allclose(side.of_text(world.text)[world.cold], side.item_vectors[world.cold], atol=1e-6)
 
 
 def test_a_graph_that_computes_something_else_is_refused(

@@ -143,7 +143,7 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(
     assert steps[0] == 11
     np.testing.assert_array_equal(resumed.item_vectors, uninterrupted.item_vectors)
     assert resumed.evaluations == uninterrupted.evaluations
-    assert resumed.refitted
+    assert resumed.searched is not None
 
 
 def test_a_checkpoint_of_other_data_is_not_gone_on_from(world: World, tmp_path: Path) -> None:
