@@ -264,3 +264,35 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(OSError, match="full"):
         snapshot.write(index, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("small_exact_threshold")
+def test_a_graph_over_inner_products_finds_long_vectors_too() -> None:
+    """Lengths count, and differ as those of trained item vectors do."""
+    rng = np.random.default_rng(5)
+    vectors = (rng.standard_normal((3000, DIMENSIONS)) * np.exp(0.5 * rng.standard_normal((3000, 1)))).astype(
+        np.float32
+    )
+    index = SpaceIndex(Geometry(DIMENSIONS, normalize=False))
+    index.apply(1, np.arange(3000), vectors, NOTHING)
+    index.add_graph()
+    while index.graph_backlog:
+        index.absorb(500)
+    found = 0
+    for query in rng.standard_normal((40, DIMENSIONS)).astype(np.float32):
+        (hits,), _ = index.search([IndexQuery(limit=10, vector=query)])
+        assert hits.plan is Plan.GRAPH
+        np.testing.assert_allclose(hits.scores, vectors[hits.numbers] @ query, rtol=1e-5)
+        found += len(set(hits.numbers.tolist()) & set(brute(vectors, query, 10, set(range(3000)))))
+    assert found / 400 >= 0.97
+
+
+def test_scores_of_any_items_are_those_of_the_search() -> None:
+    index, _ = filled(300, graph=False)
+    queries = [IndexQuery(limit=300, vector=raw_vectors(1, seed=9)[0]), IndexQuery(limit=5, examples=[(7, 1.0)])]
+    (hits, _), _ = index.search(queries)
+    scores = index.scores([*queries, IndexQuery(limit=1)], np.append(hits.numbers, [5000, -1]))
+    np.testing.assert_array_equal(scores[0, :300], hits.scores)
+    assert np.nanargmax(scores[1]) == hits.numbers.tolist().index(7)
+    assert np.isnan(scores[:2, 300:]).all()
+    assert np.isnan(scores[2]).all()

@@ -13,7 +13,7 @@ import numpy as np
 
 from retrieval_service.named_spaces import IndexKey
 from tests.durability.kill_rounds import service_process
-from tests.retrieval_service.fake_encoder_server import FakeEncoder, embed, running_fake_encoder
+from tests.retrieval_service.fake_encoder_server import DIMENSIONS, FakeEncoder, embed, running_fake_encoder
 from tests.retrieval_service.retrieval_harness import Retrieval, batches, hit_ids, item, many_items, running_retrieval
 from tests.retrieval_service.space_steps import (
     SIZE,
@@ -99,6 +99,44 @@ async def test_a_large_space_gets_a_graph_and_the_next_start_loads_it(tmp_path: 
             "1",
             *(str(key_of(v)) for v in (derived, pushed)),
         }
+
+
+async def test_items_written_while_a_version_is_loaded_are_in_it(tmp_path: Path) -> None:
+    """Loading fills an index beside the writes and graphs and takeovers of the other spaces."""
+    options: dict[str, Any] = {"graph_min_vectors": 200, "snapshot_every_s": 0.2}
+    async with running_retrieval(tmp_path, **options) as running:
+        titles = {one.id: one.title for one in many_items(900)}
+        waiting = batches(many_items(900), 15)
+        await running.upsert(*waiting.pop(0), *waiting.pop(0))
+        gone: list[str] = []
+
+        async def write() -> None:
+            for batch in waiting:
+                await running.upsert(*batch)
+                gone.append(batch[3].id)
+                await running.stub.DeleteItems(pb.DeleteItemsRequest(catalog="default", item_ids=gone[-1:]))
+
+        writing = asyncio.create_task(write())
+        made = []
+        for seed in range(4):
+            weights, bias = linear(seed)
+            mean = np.mean([embed(title) for title in titles.values()], axis=0)
+            made.append(await create(running, projection=weights, bias=bias, source_mean=mean))
+            cosine = {"metric": pb.METRIC_COSINE, "centered": True}
+            centred = await create(running, space=f"centred-{seed}", projection=weights, source_mean=mean, **cosine)
+            await publish(running, centred)
+        assert not writing.done(), "the writes were over before the versions were"
+        await writing
+        left = [item_id for item_id in titles if item_id not in gone]
+        for seed, version in enumerate(made):
+            found = await held(running, left, version)
+            expected = projected([titles[item_id] for item_id in left], *linear(seed), mean)
+            np.testing.assert_allclose([found[item_id] for item_id in left], expected, atol=5e-3)
+        for version in await listed(running):
+            query = QUERY if version.space != "semantic" else np.ones(DIMENSIONS)
+            reply = await search(running, query, space=version.space, space_version=version.version, exact=True)
+            assert set(hit_ids(reply)) == set(left), version.space
+        assert (await running.stats()).worker_restarts == 0
 
 
 async def test_marks_of_deletions_stay_for_the_oldest_snapshot(tmp_path: Path) -> None:
