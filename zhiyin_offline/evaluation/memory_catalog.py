@@ -34,6 +34,7 @@ class Space:
         fingerprint: What vectors of queries must say.
         mean: Subtracted from queries; None: nothing.
         normalize: Cosine; False: inner product.
+        known: Items that have a vector, shape (items,); None: all are compared, zero rows score 0.
     """
 
     rows: Floats
@@ -41,6 +42,7 @@ class Space:
     fingerprint: str
     mean: Floats | None = None
     normalize: bool = True
+    known: NDArray[np.bool_] | None = None
 
 
 def semantic_space(raw: Floats, fingerprint: str) -> Space:
@@ -168,6 +170,8 @@ class MemoryCatalog:
         if query.HasField("filter"):
             passes &= self._allowed(query.filter)
         passes[examples] = False
+        if (known := self._space(query.space or SEMANTIC).known) is not None:
+            passes &= known
         kept = np.where(passes, scores, -np.inf)
         limit = min(query.limit or 10, int(np.count_nonzero(passes)))
         if not limit:
@@ -196,9 +200,11 @@ class MemoryCatalog:
         shown: NDArray[np.int64],
     ) -> None:
         for query, result, vector in zip(request.queries, response.results, vectors, strict=True):
-            if getattr(query, "score_all", False):
-                rows = self._space(query.space or SEMANTIC).rows[shown]
-                scores = np.where(rows.any(axis=1), rows @ vector, np.nan)
+            if query.score_all:
+                space = self._space(query.space or SEMANTIC)
+                scores = space.rows[shown] @ vector
+                if space.known is not None:
+                    scores[~space.known[shown]] = np.nan
                 result.all_scores.extend(scores.tolist())
 
     def _space(self, name: str) -> Space:

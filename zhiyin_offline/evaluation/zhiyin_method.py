@@ -13,10 +13,18 @@ from ranking_service.bundles.serving_bundle import ServingBundle
 from ranking_service.query import DEFAULT_DIVERSITY
 from zhiyin_offline.evaluation.dataset import Dataset
 from zhiyin_offline.evaluation.in_process import RecordedService
-from zhiyin_offline.evaluation.memory_catalog import SEMANTIC, MemoryCatalog, semantic_space
+from zhiyin_offline.evaluation.memory_catalog import MemoryCatalog
 from zhiyin_offline.evaluation.methods import Lists
 from zhiyin_offline.evaluation.protocols import Case, Split
-from zhiyin_offline.training.train import NothingToLearn, Protocol, Trained, TrainingSettings, restricted, train
+from zhiyin_offline.training.train import (
+    NothingToLearn,
+    Protocol,
+    Trained,
+    TrainingSettings,
+    restricted,
+    serving_spaces,
+    train,
+)
 
 
 class ZhiyinMethod:
@@ -55,7 +63,7 @@ class ZhiyinMethod:
         """Trains a bundle on `split.training`, then folds all of it into the statistics, as a service would have."""
         self._dataset, self._split = dataset, split
         bundle = self._learned(restricted(dataset, split.training), split) if self._trains else None
-        catalog = MemoryCatalog(dataset.items, {SEMANTIC: semantic_space(self._vectors, self._fingerprint)})
+        catalog = MemoryCatalog(dataset.items, serving_spaces(self._vectors, self._fingerprint, self.bundle))
         self._service = RecordedService(dataset, catalog, bundle=bundle)
         self._service.statistics.fold(split.training)
         self._passed = int(split.training[-1]) + 1 if len(split.training) else 0

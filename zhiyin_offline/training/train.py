@@ -6,20 +6,29 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ranking_service.bundles.bundle import RANKER_FILE, Manifest
+from ranking_service.bundles.bundle import RANKER_FILE, SEQUENCE_FILE, SEQUENCE_ITEMS_FILE, Manifest
+from ranking_service.bundles.sequence_files import SPACE, sequence_model
+from ranking_service.bundles.serving_bundle import BUILTIN, ServingBundle
+from ranking_service.candidate import SourceKind
 from ranking_service.scorers.features import NAMES, SOURCES
+from ranking_service.scorers.scorer import BuiltinScorer
+from ranking_service.scorers.source_weights import source_weights
 from zhiyin_offline.evaluation.dataset import Dataset
 from zhiyin_offline.evaluation.in_process import RecordedService
-from zhiyin_offline.evaluation.memory_catalog import SEMANTIC, MemoryCatalog, semantic_space
+from zhiyin_offline.evaluation.memory_catalog import SEMANTIC, MemoryCatalog, Space, semantic_space
 from zhiyin_offline.evaluation.protocols import Case, leave_one_out, time_split
 from zhiyin_offline.training.choice import Choice, Contender, choose
 from zhiyin_offline.training.examples import Example, collect
 from zhiyin_offline.training.ranker import DEPTH
+
+if TYPE_CHECKING:
+    from zhiyin_offline.training.sequence_step import SequencePart, SequenceStep
 
 Protocol = Literal["leave-one-out", "time-split"]
 Progress = Callable[[str, int, int], None]
@@ -39,22 +48,32 @@ class TrainingSettings:
         max_cases: Cases learned from, drawn evenly; more take longer and teach little more.
         seed: Of everything random.
         threads: Of the learned ranker.
+        sequence: Whether a sequence model is trained; it needs PyTorch.
+        device: Of PyTorch.
+        run_folder: Keeps checkpoints of the sequence model; None: none.
     """
 
     protocol: Protocol = "leave-one-out"
     max_cases: int = 8_000
     seed: int = 0
     threads: int = 1
+    sequence: bool = True
+    device: str = "cpu"
+    run_folder: Path | None = None
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A bundle before it is written: its manifest, its files, how it was chosen, and from what."""
+    """A bundle before it is written: its manifest, its files, how it was chosen, and from what.
+
+    `sequence` is the sequence model that serves; None: there is none, or it was of no use.
+    """
 
     manifest: Manifest
     files: dict[str, bytes]
     choice: Choice
     examples: list[Example]
+    sequence: SequencePart | None
 
 
 def train(
@@ -81,10 +100,17 @@ def train(
     cases, learned_from = _cases(dataset, settings)
     if not cases:
         raise NothingToLearn("no user has acted on three items; train again when there are more events")
-    service = RecordedService(dataset, MemoryCatalog(dataset.items, {SEMANTIC: semantic_space(vectors, fingerprint)}))
+    semantic = semantic_space(vectors, fingerprint)
+    sequence = _sequence(dataset, semantic, learned_from, cases, settings, progress) if settings.sequence else None
+    searched = None if sequence is None else sequence.searched
+    service = RecordedService(
+        dataset, MemoryCatalog(dataset.items, _spaces(semantic, searched)), bundle=_asking(searched)
+    )
     service.statistics.fold(learned_from)
     examples = collect(service, dataset, cases, lambda done: progress("candidates", done, len(cases)))
     choice = choose(examples, settings.seed, settings.threads, lambda step: progress(step, 0, 0))
+    heard = choice.ranker is not None or choice.weights[SOURCES.index(SourceKind.SEQUENCE)] > 0
+    serving = sequence.serving if sequence is not None and heard and choice.best.serves != "builtin" else None
     manifest = Manifest(
         id=time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + secrets.token_hex(3),
         catalog=catalog,
@@ -101,10 +127,46 @@ def train(
             "candidates_hold_target": round(choice.ceiling, 4),
             "chosen": choice.best.name,
             "contenders": {contender.name: _metrics(contender) for contender in choice.contenders},
+            "sequence_model": None
+            if sequence is None
+            else {"steps": sequence.best_step, "ndcg@10": sequence.best_ndcg},
         },
     )
     files = {RANKER_FILE: choice.ranker.encode()} if choice.ranker is not None else {}
-    return Trained(manifest, files, choice, examples)
+    return Trained(manifest, {**files, **(serving.files if serving else {})}, choice, examples, serving)
+
+
+def serving_spaces(vectors: NDArray[np.float32], fingerprint: str, trained: Trained | None) -> dict[str, Space]:
+    """The spaces of a catalogue that a bundle serves, for lists in this process."""
+    return _spaces(semantic_space(vectors, fingerprint), None if trained is None else trained.sequence)
+
+
+def _spaces(semantic: Space, sequence: SequencePart | None) -> dict[str, Space]:
+    return {SEMANTIC: semantic} if sequence is None else {SEMANTIC: semantic, SPACE: sequence.space}
+
+
+def _asking(sequence: SequencePart | None) -> ServingBundle:
+    """A bundle that asks the sequence model too; its scores are not looked at."""
+    model = None
+    if sequence is not None:
+        model = sequence_model(sequence.files[SEQUENCE_FILE], sequence.files[SEQUENCE_ITEMS_FILE], 1)
+    return ServingBundle(BUILTIN, BuiltinScorer(source_weights), model)
+
+
+def _sequence(
+    dataset: Dataset,
+    semantic: Space,
+    learned_from: NDArray[np.int64],
+    cases: list[Case],
+    settings: TrainingSettings,
+    progress: Progress,
+) -> SequenceStep | None:
+    # PyTorch is here only where somebody trains.
+    from zhiyin_offline.training.sequence_step import learn_sequences
+
+    return learn_sequences(
+        dataset, semantic.rows, learned_from, cases, settings.seed, settings.device, settings.run_folder, progress
+    )
 
 
 def restricted(dataset: Dataset, rows: NDArray[np.int64]) -> Dataset:
