@@ -54,18 +54,24 @@ def read_request(texts: Sequence[str], role: int, dtype: int, limits: Limits) ->
         InvalidRequest: With everything that is wrong.
     """
     violations = Violations()
-    violations.check_count("texts", len(texts), 1, limits.max_texts)
-    for i, text in enumerate(texts[: limits.max_texts]):
-        field = f"texts[{i}]"
-        violations.check_text(field, text, limits.max_text_bytes)
-        if not text or text.isspace():
-            violations.add(field, "is blank; leave it out or give a text")
+    check_texts(violations, "texts", texts, 1, limits.max_texts, limits.max_text_bytes)
     if role not in _ROLES:
         violations.add("role", f"is {role}, which this release does not know")
     if dtype not in _DTYPES:
         violations.add("dtype", f"is {dtype}, which this release does not know")
     violations.raise_if_any()
     return _ROLES[role]
+
+
+def check_texts(
+    violations: Violations, field: str, texts: Sequence[str], fewest: int, most: int, max_text_bytes: int
+) -> None:
+    """A list of `fewest` to `most` texts that are not blank, each of at most `max_text_bytes`."""
+    violations.check_count(field, len(texts), fewest, most)
+    for i, text in enumerate(texts[:most]):
+        violations.check_text(f"{field}[{i}]", text, max_text_bytes)
+        if not text or text.isspace():
+            violations.add(f"{field}[{i}]", "is blank; leave it out or give a text")
 
 
 def to_response(

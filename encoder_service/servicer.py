@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Sequence
 
 from encoder_service.batch_queue import Lane
+from encoder_service.classify_conversions import (
+    MAX_LABEL_TEXTS,
+    MAX_LABELS,
+    answer_question,
+    read_question,
+)
 from encoder_service.conversions import Limits, read_request, to_response
 from encoder_service.loading import LoadedModel
 from encoder_service.settings import EncoderSettings
 from encoder_service.text_encoder import TextEncoder
 from service_runtime import request_context
-from service_runtime.errors import NotImplementedYet, NotReady, SpaceMismatch, ZhiyinError, to_batch_error
+from service_runtime.errors import NotReady, SpaceMismatch, ZhiyinError, to_batch_error
 from service_runtime.grpc_types import ServicerContext
 from service_runtime.ordered_stream import answered_in_order
 from zhiyin.encoder.v1 import encoder_service_pb2 as pb
@@ -53,8 +60,13 @@ class EncoderServicer(encoder_service_pb2_grpc.EncoderServiceServicer):
                 yield answer
 
     async def Classify(self, request: pb.ClassifyRequest, context: ServicerContext) -> pb.ClassifyResponse:
-        """Not in this release."""
-        raise NotImplementedYet("Classify")
+        """Labels of the caller's own for a few texts."""
+        model, encoder, limits = self._ready()
+        deadline = request_context.current().deadline.at
+        question = await asyncio.to_thread(read_question, request, limits)
+        # As queries on both sides: a label and a text are alike, neither answers the other.
+        encoded = await encoder.encode(question.all_texts(), "query", Lane.INTERACTIVE, deadline)
+        return await asyncio.to_thread(answer_question, question, encoded, model.manifest.space_fingerprint)
 
     async def GetModelInfo(self, request: pb.GetModelInfoRequest, context: ServicerContext) -> pb.GetModelInfoResponse:
         """Which model serves."""
@@ -81,6 +93,8 @@ class EncoderServicer(encoder_service_pb2_grpc.EncoderServiceServicer):
             max_text_bytes=limits.max_text_bytes,
             max_queued_tokens=model.max_queued_tokens,
             max_message_bytes=self._settings.max_message_bytes,
+            max_labels_per_request=MAX_LABELS,
+            max_label_texts_per_request=MAX_LABEL_TEXTS,
         )
         response.default_deadline.FromMilliseconds(int(self._settings.default_deadline_s * 1000))
         return response

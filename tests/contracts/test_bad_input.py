@@ -93,6 +93,14 @@ def rerank(**fields: Any) -> Message:
     return ranking.RerankRequest(**{"catalog": HOME, "candidates": ours, **fields})
 
 
+def label(name: str) -> encoder.Label:
+    return encoder.Label(id=name, descriptions=[name])
+
+
+def classify(**fields: Any) -> Message:
+    return encoder.ClassifyRequest(**{"texts": ["a"], "labels": [label("a"), label("b")], **fields})
+
+
 GOOD = Item(id="item-1", title="Film 1")
 EVERYTHING_WRONG = Item(
     id=CONTROL,
@@ -406,9 +414,42 @@ REFUSED: dict[str, tuple[Message, grpc.StatusCode, set[str] | None]] = {
     # ---- encoder
     "no texts": (encoder.EmbedRequest(), INVALID, {"texts"}),
     "empty and huge text": (encoder.EmbedRequest(texts=["", "x" * (2 << 20)]), INVALID, {"texts[0]", "texts[1]"}),
+    "nothing to classify": (encoder.ClassifyRequest(), INVALID, {"texts", "labels"}),
+    "a single label": (classify(labels=[label("a")]), INVALID, {"labels"}),
+    "a label twice": (classify(labels=[label("a"), label("b"), label("a")]), INVALID, {"labels[2].id"}),
+    "too many labels": (classify(labels=[label(f"l{i}") for i in range(257)]), INVALID, {"labels"}),
+    "too many texts of labels": (
+        classify(labels=[encoder.Label(id=f"l{i}", descriptions=["x"] * 9) for i in range(250)]),
+        INVALID,
+        {"labels"},
+    ),
+    "more scores than an answer can hold": (
+        classify(texts=[f"t{i}" for i in range(200)], labels=[label(f"l{i}") for i in range(60)], max_labels=51),
+        INVALID,
+        {"max_labels"},
+    ),
+    "everything wrong with a classification": (
+        classify(
+            texts=["", "a"],
+            labels=[
+                encoder.Label(id=CONTROL, examples=[BIG]),
+                encoder.Label(descriptions=["d", " "] + ["d"] * 15, examples=["e"] * 65),
+            ],
+            min_probability=NAN,
+            max_labels=0,
+        ),
+        INVALID,
+        {
+            *("texts[0]", "labels[0].id", "labels[0].descriptions", "labels[0].examples[0]", "labels[1].id"),
+            *("labels[1].descriptions", "labels[1].descriptions[1]", "labels[1].examples"),
+            *("min_probability", "max_labels"),
+        },
+    ),
+    "a probability above 1": (classify(min_probability=1.5), INVALID, {"min_probability"}),
 }
 STUBS: dict[str, str] = {
-    "EmbedRequest": "encoder", "UpsertItemsRequest": "retrieval", "DeleteItemsRequest": "retrieval",
+    "EmbedRequest": "encoder", "ClassifyRequest": "encoder",
+    "UpsertItemsRequest": "retrieval", "DeleteItemsRequest": "retrieval",
     "SearchRequest": "retrieval", "ListItemsRequest": "retrieval", "CreateCatalogRequest": "retrieval",
     "DropCatalogRequest": "retrieval", "CreateSpaceVersionRequest": "retrieval", "PutVectorsRequest": "retrieval",
     "PublishSpaceVersionRequest": "retrieval", "RetireSpaceVersionRequest": "retrieval",

@@ -346,13 +346,6 @@ async def test_a_failing_backend_is_an_internal_error_then_not_ready_and_recover
                 await asyncio.sleep(0.05)
 
 
-async def test_classify_says_that_it_is_not_in_this_release(serving) -> None:
-    async with serving() as stub:
-        with pytest.raises(grpc.aio.AioRpcError) as raised:
-            await stub.Classify(pb.ClassifyRequest(texts=["w1"]))
-    assert raised.value.code() == grpc.StatusCode.UNIMPLEMENTED
-
-
 async def test_model_info_and_limits(serving) -> None:
     async with serving(max_texts_per_request=77, max_text_bytes=1234, default_deadline_s=3) as stub:
         info = await stub.GetModelInfo(pb.GetModelInfoRequest())
@@ -368,6 +361,7 @@ async def test_model_info_and_limits(serving) -> None:
     assert (info.precision, info.provider) == ("fp32", "FakeExecutionProvider")
     assert (limits.max_texts_per_request, limits.max_text_bytes, limits.max_queued_tokens) == (77, 1234, 4096)
     assert limits.default_deadline.seconds == 3
+    assert (limits.max_labels_per_request, limits.max_label_texts_per_request) == (256, 2048)
 
 
 async def test_a_stop_finishes_what_is_queued(serving_in_process) -> None:

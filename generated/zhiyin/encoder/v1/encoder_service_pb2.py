@@ -27,7 +27,7 @@ from zhiyin.common.v1 import embedding_pb2 as zhiyin_dot_common_dot_v1_dot_embed
 from zhiyin.common.v1 import error_pb2 as zhiyin_dot_common_dot_v1_dot_error__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'zhiyin/encoder/v1/encoder_service.proto\x12\x11zhiyin.encoder.v1\x1a\x1egoogle/protobuf/duration.proto\x1a zhiyin/common/v1/embedding.proto\x1a\x1czhiyin/common/v1/error.proto\"\x9a\x01\n\x0c\x45mbedRequest\x12\r\n\x05texts\x18\x01 \x03(\t\x12)\n\x04role\x18\x02 \x01(\x0e\x32\x1b.zhiyin.encoder.v1.TextRole\x12,\n\x05\x64type\x18\x03 \x01(\x0e\x32\x1d.zhiyin.common.v1.VectorDtype\x12\"\n\x1a\x65xpected_space_fingerprint\x18\x04 \x01(\t\"\xd0\x01\n\rEmbedResponse\x12\x35\n\nembeddings\x18\x01 \x01(\x0b\x32!.zhiyin.common.v1.EmbeddingMatrix\x12\x14\n\x0ctoken_counts\x18\x02 \x03(\r\x12\x11\n\ttruncated\x18\x03 \x03(\x08\x12\x19\n\x11\x62uild_fingerprint\x18\x04 \x01(\t\x12\x14\n\x0c\x63\x61\x63hed_count\x18\x05 \x01(\r\x12.\n\x0b\x65ncode_time\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x92\x01\n\x12\x45mbedStreamRequest\x12\x14\n\x0c\x62\x61tch_number\x18\x01 \x01(\x04\x12\r\n\x05texts\x18\x02 \x03(\t\x12)\n\x04role\x18\x03 \x01(\x0e\x32\x1b.zhiyin.encoder.v1.TextRole\x12,\n\x05\x64type\x18\x04 \x01(\x0e\x32\x1d.zhiyin.common.v1.VectorDtype\"\x9a\x01\n\x13\x45mbedStreamResponse\x12\x14\n\x0c\x62\x61tch_number\x18\x01 \x01(\x04\x12\x34\n\x08\x65mbedded\x18\x02 \x01(\x0b\x32 .zhiyin.encoder.v1.EmbedResponseH\x00\x12-\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1c.zhiyin.common.v1.BatchErrorH\x00\x42\x08\n\x06result\"|\n\x0f\x43lassifyRequest\x12\r\n\x05texts\x18\x01 \x03(\t\x12(\n\x06labels\x18\x02 \x03(\x0b\x32\x18.zhiyin.encoder.v1.Label\x12\x1c\n\x0fmin_probability\x18\x03 \x01(\x01H\x00\x88\x01\x01\x42\x12\n\x10_min_probability\";\n\x05Label\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0c\x64\x65scriptions\x18\x02 \x03(\t\x12\x10\n\x08\x65xamples\x18\x03 \x03(\t\"N\n\x10\x43lassifyResponse\x12:\n\x0f\x63lassifications\x18\x01 \x03(\x0b\x32!.zhiyin.encoder.v1.Classification\"?\n\x0e\x43lassification\x12-\n\x06labels\x18\x01 \x03(\x0b\x32\x1d.zhiyin.encoder.v1.LabelScore\"A\n\nLabelScore\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\x0bprobability\x18\x02 \x01(\x01\x12\x12\n\nsimilarity\x18\x03 \x01(\x01\"\x15\n\x13GetModelInfoRequest\"\xc9\x02\n\x14GetModelInfoResponse\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x19\n\x11space_fingerprint\x18\x02 \x01(\t\x12\x19\n\x11\x62uild_fingerprint\x18\x03 \x01(\t\x12\x12\n\ndimensions\x18\x04 \x01(\r\x12\x12\n\nmax_tokens\x18\x05 \x01(\r\x12\x0f\n\x07pooling\x18\x06 \x01(\t\x12\x12\n\nnormalized\x18\x07 \x01(\x08\x12\x45\n\x07prompts\x18\x08 \x03(\x0b\x32\x34.zhiyin.encoder.v1.GetModelInfoResponse.PromptsEntry\x12\x11\n\tprecision\x18\t \x01(\t\x12\x10\n\x08provider\x18\n \x01(\t\x1a.\n\x0cPromptsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x12\n\x10GetLimitsRequest\"\xb5\x01\n\x11GetLimitsResponse\x12\x1d\n\x15max_texts_per_request\x18\x01 \x01(\r\x12\x16\n\x0emax_text_bytes\x18\x02 \x01(\r\x12\x19\n\x11max_queued_tokens\x18\x03 \x01(\x04\x12\x19\n\x11max_message_bytes\x18\x04 \x01(\r\x12\x33\n\x10\x64\x65\x66\x61ult_deadline\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration*d\n\x08TextRole\x12\x19\n\x15TEXT_ROLE_UNSPECIFIED\x10\x00\x12\x13\n\x0fTEXT_ROLE_QUERY\x10\x01\x12\x15\n\x11TEXT_ROLE_PASSAGE\x10\x02\x12\x11\n\rTEXT_ROLE_RAW\x10\x03\x32\xcc\x03\n\x0e\x45ncoderService\x12J\n\x05\x45mbed\x12\x1f.zhiyin.encoder.v1.EmbedRequest\x1a .zhiyin.encoder.v1.EmbedResponse\x12`\n\x0b\x45mbedStream\x12%.zhiyin.encoder.v1.EmbedStreamRequest\x1a&.zhiyin.encoder.v1.EmbedStreamResponse(\x01\x30\x01\x12S\n\x08\x43lassify\x12\".zhiyin.encoder.v1.ClassifyRequest\x1a#.zhiyin.encoder.v1.ClassifyResponse\x12_\n\x0cGetModelInfo\x12&.zhiyin.encoder.v1.GetModelInfoRequest\x1a\'.zhiyin.encoder.v1.GetModelInfoResponse\x12V\n\tGetLimits\x12#.zhiyin.encoder.v1.GetLimitsRequest\x1a$.zhiyin.encoder.v1.GetLimitsResponseBJ\n\x14io.zhiyin.encoder.v1P\x01Z0github.com/zhiyin/zhiyin-go/encoder/v1;encoderv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'zhiyin/encoder/v1/encoder_service.proto\x12\x11zhiyin.encoder.v1\x1a\x1egoogle/protobuf/duration.proto\x1a zhiyin/common/v1/embedding.proto\x1a\x1czhiyin/common/v1/error.proto\"\x9a\x01\n\x0c\x45mbedRequest\x12\r\n\x05texts\x18\x01 \x03(\t\x12)\n\x04role\x18\x02 \x01(\x0e\x32\x1b.zhiyin.encoder.v1.TextRole\x12,\n\x05\x64type\x18\x03 \x01(\x0e\x32\x1d.zhiyin.common.v1.VectorDtype\x12\"\n\x1a\x65xpected_space_fingerprint\x18\x04 \x01(\t\"\xd0\x01\n\rEmbedResponse\x12\x35\n\nembeddings\x18\x01 \x01(\x0b\x32!.zhiyin.common.v1.EmbeddingMatrix\x12\x14\n\x0ctoken_counts\x18\x02 \x03(\r\x12\x11\n\ttruncated\x18\x03 \x03(\x08\x12\x19\n\x11\x62uild_fingerprint\x18\x04 \x01(\t\x12\x14\n\x0c\x63\x61\x63hed_count\x18\x05 \x01(\r\x12.\n\x0b\x65ncode_time\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x92\x01\n\x12\x45mbedStreamRequest\x12\x14\n\x0c\x62\x61tch_number\x18\x01 \x01(\x04\x12\r\n\x05texts\x18\x02 \x03(\t\x12)\n\x04role\x18\x03 \x01(\x0e\x32\x1b.zhiyin.encoder.v1.TextRole\x12,\n\x05\x64type\x18\x04 \x01(\x0e\x32\x1d.zhiyin.common.v1.VectorDtype\"\x9a\x01\n\x13\x45mbedStreamResponse\x12\x14\n\x0c\x62\x61tch_number\x18\x01 \x01(\x04\x12\x34\n\x08\x65mbedded\x18\x02 \x01(\x0b\x32 .zhiyin.encoder.v1.EmbedResponseH\x00\x12-\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1c.zhiyin.common.v1.BatchErrorH\x00\x42\x08\n\x06result\"\xa4\x01\n\x0f\x43lassifyRequest\x12\r\n\x05texts\x18\x01 \x03(\t\x12(\n\x06labels\x18\x02 \x03(\x0b\x32\x18.zhiyin.encoder.v1.Label\x12\x1c\n\x0fmin_probability\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x17\n\nmax_labels\x18\x04 \x01(\rH\x01\x88\x01\x01\x42\x12\n\x10_min_probabilityB\r\n\x0b_max_labels\";\n\x05Label\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0c\x64\x65scriptions\x18\x02 \x03(\t\x12\x10\n\x08\x65xamples\x18\x03 \x03(\t\"\xb2\x01\n\x10\x43lassifyResponse\x12:\n\x0f\x63lassifications\x18\x01 \x03(\x0b\x32!.zhiyin.encoder.v1.Classification\x12\x13\n\x0btemperature\x18\x02 \x01(\x01\x12\x1c\n\x14\x63\x61libration_examples\x18\x03 \x01(\r\x12\x19\n\x11space_fingerprint\x18\x04 \x01(\t\x12\x14\n\x0c\x63\x61\x63hed_count\x18\x05 \x01(\r\"\x81\x01\n\x0e\x43lassification\x12-\n\x06labels\x18\x01 \x03(\x0b\x32\x1d.zhiyin.encoder.v1.LabelScore\x12\x0f\n\x07unknown\x18\x02 \x01(\x08\x12\x1c\n\x14unlisted_probability\x18\x03 \x01(\x01\x12\x11\n\ttruncated\x18\x04 \x01(\x08\"A\n\nLabelScore\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\x0bprobability\x18\x02 \x01(\x01\x12\x12\n\nsimilarity\x18\x03 \x01(\x01\"\x15\n\x13GetModelInfoRequest\"\xc9\x02\n\x14GetModelInfoResponse\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x19\n\x11space_fingerprint\x18\x02 \x01(\t\x12\x19\n\x11\x62uild_fingerprint\x18\x03 \x01(\t\x12\x12\n\ndimensions\x18\x04 \x01(\r\x12\x12\n\nmax_tokens\x18\x05 \x01(\r\x12\x0f\n\x07pooling\x18\x06 \x01(\t\x12\x12\n\nnormalized\x18\x07 \x01(\x08\x12\x45\n\x07prompts\x18\x08 \x03(\x0b\x32\x34.zhiyin.encoder.v1.GetModelInfoResponse.PromptsEntry\x12\x11\n\tprecision\x18\t \x01(\t\x12\x10\n\x08provider\x18\n \x01(\t\x1a.\n\x0cPromptsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x12\n\x10GetLimitsRequest\"\xfa\x01\n\x11GetLimitsResponse\x12\x1d\n\x15max_texts_per_request\x18\x01 \x01(\r\x12\x16\n\x0emax_text_bytes\x18\x02 \x01(\r\x12\x19\n\x11max_queued_tokens\x18\x03 \x01(\x04\x12\x19\n\x11max_message_bytes\x18\x04 \x01(\r\x12\x33\n\x10\x64\x65\x66\x61ult_deadline\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1e\n\x16max_labels_per_request\x18\x06 \x01(\r\x12#\n\x1bmax_label_texts_per_request\x18\x07 \x01(\r*d\n\x08TextRole\x12\x19\n\x15TEXT_ROLE_UNSPECIFIED\x10\x00\x12\x13\n\x0fTEXT_ROLE_QUERY\x10\x01\x12\x15\n\x11TEXT_ROLE_PASSAGE\x10\x02\x12\x11\n\rTEXT_ROLE_RAW\x10\x03\x32\xcc\x03\n\x0e\x45ncoderService\x12J\n\x05\x45mbed\x12\x1f.zhiyin.encoder.v1.EmbedRequest\x1a .zhiyin.encoder.v1.EmbedResponse\x12`\n\x0b\x45mbedStream\x12%.zhiyin.encoder.v1.EmbedStreamRequest\x1a&.zhiyin.encoder.v1.EmbedStreamResponse(\x01\x30\x01\x12S\n\x08\x43lassify\x12\".zhiyin.encoder.v1.ClassifyRequest\x1a#.zhiyin.encoder.v1.ClassifyResponse\x12_\n\x0cGetModelInfo\x12&.zhiyin.encoder.v1.GetModelInfoRequest\x1a\'.zhiyin.encoder.v1.GetModelInfoResponse\x12V\n\tGetLimits\x12#.zhiyin.encoder.v1.GetLimitsRequest\x1a$.zhiyin.encoder.v1.GetLimitsResponseBJ\n\x14io.zhiyin.encoder.v1P\x01Z0github.com/zhiyin/zhiyin-go/encoder/v1;encoderv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,8 +37,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\024io.zhiyin.encoder.v1P\001Z0github.com/zhiyin/zhiyin-go/encoder/v1;encoderv1'
   _globals['_GETMODELINFORESPONSE_PROMPTSENTRY']._loaded_options = None
   _globals['_GETMODELINFORESPONSE_PROMPTSENTRY']._serialized_options = b'8\001'
-  _globals['_TEXTROLE']._serialized_start=1790
-  _globals['_TEXTROLE']._serialized_end=1890
+  _globals['_TEXTROLE']._serialized_start=2068
+  _globals['_TEXTROLE']._serialized_end=2168
   _globals['_EMBEDREQUEST']._serialized_start=159
   _globals['_EMBEDREQUEST']._serialized_end=313
   _globals['_EMBEDRESPONSE']._serialized_start=316
@@ -47,26 +47,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EMBEDSTREAMREQUEST']._serialized_end=673
   _globals['_EMBEDSTREAMRESPONSE']._serialized_start=676
   _globals['_EMBEDSTREAMRESPONSE']._serialized_end=830
-  _globals['_CLASSIFYREQUEST']._serialized_start=832
-  _globals['_CLASSIFYREQUEST']._serialized_end=956
-  _globals['_LABEL']._serialized_start=958
-  _globals['_LABEL']._serialized_end=1017
-  _globals['_CLASSIFYRESPONSE']._serialized_start=1019
-  _globals['_CLASSIFYRESPONSE']._serialized_end=1097
-  _globals['_CLASSIFICATION']._serialized_start=1099
-  _globals['_CLASSIFICATION']._serialized_end=1162
-  _globals['_LABELSCORE']._serialized_start=1164
-  _globals['_LABELSCORE']._serialized_end=1229
-  _globals['_GETMODELINFOREQUEST']._serialized_start=1231
-  _globals['_GETMODELINFOREQUEST']._serialized_end=1252
-  _globals['_GETMODELINFORESPONSE']._serialized_start=1255
-  _globals['_GETMODELINFORESPONSE']._serialized_end=1584
-  _globals['_GETMODELINFORESPONSE_PROMPTSENTRY']._serialized_start=1538
-  _globals['_GETMODELINFORESPONSE_PROMPTSENTRY']._serialized_end=1584
-  _globals['_GETLIMITSREQUEST']._serialized_start=1586
-  _globals['_GETLIMITSREQUEST']._serialized_end=1604
-  _globals['_GETLIMITSRESPONSE']._serialized_start=1607
-  _globals['_GETLIMITSRESPONSE']._serialized_end=1788
-  _globals['_ENCODERSERVICE']._serialized_start=1893
-  _globals['_ENCODERSERVICE']._serialized_end=2353
+  _globals['_CLASSIFYREQUEST']._serialized_start=833
+  _globals['_CLASSIFYREQUEST']._serialized_end=997
+  _globals['_LABEL']._serialized_start=999
+  _globals['_LABEL']._serialized_end=1058
+  _globals['_CLASSIFYRESPONSE']._serialized_start=1061
+  _globals['_CLASSIFYRESPONSE']._serialized_end=1239
+  _globals['_CLASSIFICATION']._serialized_start=1242
+  _globals['_CLASSIFICATION']._serialized_end=1371
+  _globals['_LABELSCORE']._serialized_start=1373
+  _globals['_LABELSCORE']._serialized_end=1438
+  _globals['_GETMODELINFOREQUEST']._serialized_start=1440
+  _globals['_GETMODELINFOREQUEST']._serialized_end=1461
+  _globals['_GETMODELINFORESPONSE']._serialized_start=1464
+  _globals['_GETMODELINFORESPONSE']._serialized_end=1793
+  _globals['_GETMODELINFORESPONSE_PROMPTSENTRY']._serialized_start=1747
+  _globals['_GETMODELINFORESPONSE_PROMPTSENTRY']._serialized_end=1793
+  _globals['_GETLIMITSREQUEST']._serialized_start=1795
+  _globals['_GETLIMITSREQUEST']._serialized_end=1813
+  _globals['_GETLIMITSRESPONSE']._serialized_start=1816
+  _globals['_GETLIMITSRESPONSE']._serialized_end=2066
+  _globals['_ENCODERSERVICE']._serialized_start=2171
+  _globals['_ENCODERSERVICE']._serialized_end=2631
 # @@protoc_insertion_point(module_scope)

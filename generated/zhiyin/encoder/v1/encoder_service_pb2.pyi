@@ -219,15 +219,21 @@ class ClassifyRequest(_message.Message):
     TEXTS_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     MIN_PROBABILITY_FIELD_NUMBER: _builtins.int
+    MAX_LABELS_FIELD_NUMBER: _builtins.int
     min_probability: _builtins.float
-    """Labels below this calibrated probability, in [0,1], are left out; a text with none left is unknown. Unset: 0."""
+    """Labels below this probability, in [0,1], are left out; a text with none left is unknown. Unset: 0."""
+    max_labels: _builtins.int
+    """At most so many labels a text, the most probable ones: 1 or more, and at most 10,000 over all texts. Unset: 10."""
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """1 to GetLimits.max_texts_per_request texts."""
+        """1 to GetLimits.max_texts_per_request texts, each as in EmbedRequest. They do not influence each other's labels."""
 
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___Label]:
-        """2 to 256 labels."""
+        """2 to GetLimits.max_labels_per_request labels, with at most GetLimits.max_label_texts_per_request descriptions and
+        examples in all. What all labels have in common is left out of the comparison, so a label's probabilities depend on
+        the labels beside it.
+        """
 
     def __init__(
         self,
@@ -235,13 +241,19 @@ class ClassifyRequest(_message.Message):
         texts: _abc.Iterable[_builtins.str] | None = ...,
         labels: _abc.Iterable[Global___Label] | None = ...,
         min_probability: _builtins.float | None = ...,
+        max_labels: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_min_probability", b"_min_probability", "min_probability", b"min_probability"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_labels", b"_max_labels", "_min_probability", b"_min_probability", "max_labels", b"max_labels", "min_probability", b"min_probability"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_probability", b"_min_probability", "labels", b"labels", "min_probability", b"min_probability", "texts", b"texts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_labels", b"_max_labels", "_min_probability", b"_min_probability", "labels", b"labels", "max_labels", b"max_labels", "min_probability", b"min_probability", "texts", b"texts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_labels: _TypeAlias = _typing.Literal["max_labels"]  # noqa: Y015
+    _WhichOneofArgType__max_labels: _TypeAlias = _typing.Literal["_max_labels", b"_max_labels"]  # noqa: Y015
     _WhichOneofReturnType__min_probability: _TypeAlias = _typing.Literal["min_probability"]  # noqa: Y015
     _WhichOneofArgType__min_probability: _TypeAlias = _typing.Literal["_min_probability", b"_min_probability"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_labels) -> _WhichOneofReturnType__max_labels | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__min_probability) -> _WhichOneofReturnType__min_probability | None: ...
 
 Global___ClassifyRequest: _TypeAlias = ClassifyRequest  # noqa: Y015
@@ -256,14 +268,19 @@ class Label(_message.Message):
     DESCRIPTIONS_FIELD_NUMBER: _builtins.int
     EXAMPLES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """The caller's id of the label, unique in the request."""
+    """The caller's id of the label, unique in the request; 1 to 256 bytes."""
     @_builtins.property
     def descriptions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """1 to 16 descriptions; their vectors are averaged."""
+        """1 to 16 descriptions in any language the model reads, such as the name of the label and two sentences on what it
+        covers; their vectors are averaged. A description given twice counts once.
+        """
 
     @_builtins.property
     def examples(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Up to 64 texts known to have the label; they move its vector and calibrate its probabilities."""
+        """Up to 64 texts known to have the label, such as real ones of the past. They draw the label's vector to themselves,
+        the more the more there are (half at 16), and with 16 in all, at two labels or more, they also calibrate the
+        probabilities. An example given twice counts once. Best given for every label or for none.
+        """
 
     def __init__(
         self,
@@ -287,6 +304,20 @@ class ClassifyResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CLASSIFICATIONS_FIELD_NUMBER: _builtins.int
+    TEMPERATURE_FIELD_NUMBER: _builtins.int
+    CALIBRATION_EXAMPLES_FIELD_NUMBER: _builtins.int
+    SPACE_FINGERPRINT_FIELD_NUMBER: _builtins.int
+    CACHED_COUNT_FIELD_NUMBER: _builtins.int
+    temperature: _builtins.float
+    """What differences in similarity were divided by to become probabilities, above 0. Smaller: surer."""
+    calibration_examples: _builtins.int
+    """Over how many examples the temperature was fitted, each left out in turn. 0: there were too few, and the default
+    measured on public data was used.
+    """
+    space_fingerprint: _builtins.str
+    """Which model compared. Probabilities of two models are not comparable."""
+    cached_count: _builtins.int
+    """How many of the texts, descriptions and examples came from the cache."""
     @_builtins.property
     def classifications(self) -> _containers.RepeatedCompositeFieldContainer[Global___Classification]:
         """One entry a text, in the order of the request."""
@@ -295,10 +326,14 @@ class ClassifyResponse(_message.Message):
         self,
         *,
         classifications: _abc.Iterable[Global___Classification] | None = ...,
+        temperature: _builtins.float = ...,
+        calibration_examples: _builtins.int = ...,
+        space_fingerprint: _builtins.str = ...,
+        cached_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["classifications", b"classifications"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_count", b"cached_count", "calibration_examples", b"calibration_examples", "classifications", b"classifications", "space_fingerprint", b"space_fingerprint", "temperature", b"temperature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -311,18 +346,30 @@ class Classification(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     LABELS_FIELD_NUMBER: _builtins.int
+    UNKNOWN_FIELD_NUMBER: _builtins.int
+    UNLISTED_PROBABILITY_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
+    unknown: _builtins.bool
+    """Whether no label reached min_probability."""
+    unlisted_probability: _builtins.float
+    """The probability, in [0,1], of all labels that are not listed; with those listed it makes 1."""
+    truncated: _builtins.bool
+    """Whether the text was cut at the model's max_tokens."""
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___LabelScore]:
-        """The best labels, most probable first. Empty: unknown."""
+        """The best labels, most probable first, equals by id. Empty: unknown."""
 
     def __init__(
         self,
         *,
         labels: _abc.Iterable[Global___LabelScore] | None = ...,
+        unknown: _builtins.bool = ...,
+        unlisted_probability: _builtins.float = ...,
+        truncated: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "truncated", b"truncated", "unknown", b"unknown", "unlisted_probability", b"unlisted_probability"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -340,9 +387,11 @@ class LabelScore(_message.Message):
     id: _builtins.str
     """The id of the label."""
     probability: _builtins.float
-    """Calibrated probability in [0,1]."""
+    """Calibrated probability in [0,1], under the assumption that one of the labels of the request is right."""
     similarity: _builtins.float
-    """Cosine to the label's vector, in [-1,1]."""
+    """Cosine, in [-1,1], to the label's vector after what all labels share was taken out. Compare it within one text only:
+    it is small (about .1 for a good label), and larger where there are examples.
+    """
     def __init__(
         self,
         *,
@@ -483,6 +532,8 @@ class GetLimitsResponse(_message.Message):
     MAX_QUEUED_TOKENS_FIELD_NUMBER: _builtins.int
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _builtins.int
     DEFAULT_DEADLINE_FIELD_NUMBER: _builtins.int
+    MAX_LABELS_PER_REQUEST_FIELD_NUMBER: _builtins.int
+    MAX_LABEL_TEXTS_PER_REQUEST_FIELD_NUMBER: _builtins.int
     max_texts_per_request: _builtins.int
     """Texts in one Embed request or one stream batch."""
     max_text_bytes: _builtins.int
@@ -491,6 +542,10 @@ class GetLimitsResponse(_message.Message):
     """Tokens that may wait in the queue over all callers; beyond: RESOURCE_EXHAUSTED."""
     max_message_bytes: _builtins.int
     """Bytes of one request message."""
+    max_labels_per_request: _builtins.int
+    """Labels in one Classify request."""
+    max_label_texts_per_request: _builtins.int
+    """Descriptions and examples over all labels of one Classify request."""
     @_builtins.property
     def default_deadline(self) -> _duration_pb2.Duration:
         """The deadline given to a call that has none."""
@@ -503,10 +558,12 @@ class GetLimitsResponse(_message.Message):
         max_queued_tokens: _builtins.int = ...,
         max_message_bytes: _builtins.int = ...,
         default_deadline: _duration_pb2.Duration | None = ...,
+        max_labels_per_request: _builtins.int = ...,
+        max_label_texts_per_request: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["default_deadline", b"default_deadline"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_deadline", b"default_deadline", "max_message_bytes", b"max_message_bytes", "max_queued_tokens", b"max_queued_tokens", "max_text_bytes", b"max_text_bytes", "max_texts_per_request", b"max_texts_per_request"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_deadline", b"default_deadline", "max_label_texts_per_request", b"max_label_texts_per_request", "max_labels_per_request", b"max_labels_per_request", "max_message_bytes", b"max_message_bytes", "max_queued_tokens", b"max_queued_tokens", "max_text_bytes", b"max_text_bytes", "max_texts_per_request", b"max_texts_per_request"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

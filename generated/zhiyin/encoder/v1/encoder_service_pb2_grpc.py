@@ -86,7 +86,9 @@ class EncoderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Classify(self, request, context):
-        """Zero-shot labels for texts, by similarity to the descriptions of each label. UNIMPLEMENTED in this release.
+        """Labels of the caller's own for texts: by the labels' descriptions alone, or better with a few examples. Nothing is
+        stored: the labels come with every call, and the vectors of their texts from the cache after the first. All texts
+        are encoded as queries, in the interactive lane. Errors: as Embed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

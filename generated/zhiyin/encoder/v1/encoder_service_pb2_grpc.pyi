@@ -45,7 +45,10 @@ class EncoderServiceStub:
     answered with an error and the stream goes on. The server reads on only while its queue has room.
     """
     Classify: _grpc.UnaryUnaryMultiCallable[_encoder_service_pb2.ClassifyRequest, _encoder_service_pb2.ClassifyResponse]
-    """Zero-shot labels for texts, by similarity to the descriptions of each label. UNIMPLEMENTED in this release."""
+    """Labels of the caller's own for texts: by the labels' descriptions alone, or better with a few examples. Nothing is
+    stored: the labels come with every call, and the vectors of their texts from the cache after the first. All texts
+    are encoded as queries, in the interactive lane. Errors: as Embed.
+    """
     GetModelInfo: _grpc.UnaryUnaryMultiCallable[_encoder_service_pb2.GetModelInfoRequest, _encoder_service_pb2.GetModelInfoResponse]
     """Says which model serves and what its vectors may be compared with."""
     GetLimits: _grpc.UnaryUnaryMultiCallable[_encoder_service_pb2.GetLimitsRequest, _encoder_service_pb2.GetLimitsResponse]
@@ -68,7 +71,10 @@ class EncoderServiceAsyncStub(EncoderServiceStub):
     answered with an error and the stream goes on. The server reads on only while its queue has room.
     """
     Classify: _aio.UnaryUnaryMultiCallable[_encoder_service_pb2.ClassifyRequest, _encoder_service_pb2.ClassifyResponse]  # type: ignore[assignment]
-    """Zero-shot labels for texts, by similarity to the descriptions of each label. UNIMPLEMENTED in this release."""
+    """Labels of the caller's own for texts: by the labels' descriptions alone, or better with a few examples. Nothing is
+    stored: the labels come with every call, and the vectors of their texts from the cache after the first. All texts
+    are encoded as queries, in the interactive lane. Errors: as Embed.
+    """
     GetModelInfo: _aio.UnaryUnaryMultiCallable[_encoder_service_pb2.GetModelInfoRequest, _encoder_service_pb2.GetModelInfoResponse]  # type: ignore[assignment]
     """Says which model serves and what its vectors may be compared with."""
     GetLimits: _aio.UnaryUnaryMultiCallable[_encoder_service_pb2.GetLimitsRequest, _encoder_service_pb2.GetLimitsResponse]  # type: ignore[assignment]
@@ -106,7 +112,10 @@ class EncoderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _encoder_service_pb2.ClassifyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_encoder_service_pb2.ClassifyResponse, _abc.Awaitable[_encoder_service_pb2.ClassifyResponse]]:
-        """Zero-shot labels for texts, by similarity to the descriptions of each label. UNIMPLEMENTED in this release."""
+        """Labels of the caller's own for texts: by the labels' descriptions alone, or better with a few examples. Nothing is
+        stored: the labels come with every call, and the vectors of their texts from the cache after the first. All texts
+        are encoded as queries, in the interactive lane. Errors: as Embed.
+        """
 
     @_abc_1.abstractmethod
     def GetModelInfo(

@@ -1,0 +1,149 @@
+"""Classify requests checked, answers built."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoder_service.classification import LabelVectors, fit_labels
+from encoder_service.conversions import Limits, check_texts
+from encoder_service.text_encoder import EncodedTexts
+from service_runtime.validation import Violations
+from zhiyin.encoder.v1 import encoder_service_pb2 as pb
+
+MAX_LABELS = 256
+MAX_DESCRIPTIONS = 16
+MAX_EXAMPLES = 64
+# Descriptions and examples together: what is not in the cache is computed while the caller waits.
+MAX_LABEL_TEXTS = 2048
+# Scores of an answer: with ids of 256 bytes this stays below 3 MiB.
+MAX_SCORES = 10_000
+_DEFAULT_LISTED = 10
+
+
+@dataclass(frozen=True)
+class LabelTexts:
+    """A label as asked for.
+
+    Attributes:
+        id: The caller's.
+        descriptions: Distinct, 1 or more.
+        examples: Distinct.
+    """
+
+    id: str
+    descriptions: list[str]
+    examples: list[str]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A valid Classify request.
+
+    Attributes:
+        texts: To be classified.
+        labels: Two or more.
+        min_probability: In [0, 1].
+        max_listed: Labels to name for each text.
+    """
+
+    texts: list[str]
+    labels: list[LabelTexts]
+    min_probability: float
+    max_listed: int
+
+    def all_texts(self) -> list[str]:
+        """Everything to encode: the texts, then label by label its descriptions and its examples."""
+        return [*self.texts, *(t for label in self.labels for t in (*label.descriptions, *label.examples))]
+
+
+def read_question(request: pb.ClassifyRequest, limits: Limits) -> Question:
+    """Checks a request.
+
+    Raises:
+        InvalidRequest: With everything that is wrong.
+    """
+    violations = Violations()
+    check_texts(violations, "texts", request.texts, 1, limits.max_texts, limits.max_text_bytes)
+    _check_labels(violations, request.labels, limits.max_text_bytes)
+    if request.HasField("min_probability"):
+        violations.check_range("min_probability", request.min_probability, 0.0, 1.0)
+    listed = _DEFAULT_LISTED
+    if request.HasField("max_labels"):
+        # More than there are labels is no more than all of them.
+        listed = min(request.max_labels, len(request.labels))
+        if request.max_labels == 0:
+            violations.add("max_labels", "is 0; ask for at least 1, or leave it unset")
+        elif len(request.texts) * listed > MAX_SCORES:
+            violations.add(
+                "max_labels", f"times the texts makes {len(request.texts) * listed}; at most {MAX_SCORES} are allowed"
+            )
+    violations.raise_if_any()
+    labels = [
+        LabelTexts(label.id, list(dict.fromkeys(label.descriptions)), list(dict.fromkeys(label.examples)))
+        for label in request.labels
+    ]
+    return Question(list(request.texts), labels, request.min_probability, listed)
+
+
+def _check_labels(violations: Violations, labels: Sequence[pb.Label], max_text_bytes: int) -> None:
+    violations.check_count("labels", len(labels), 2, MAX_LABELS)
+    texts = sum(len(label.descriptions) + len(label.examples) for label in labels)
+    if texts > MAX_LABEL_TEXTS:
+        violations.add(
+            "labels", f"have {texts} descriptions and examples in all; at most {MAX_LABEL_TEXTS} are allowed"
+        )
+    seen: set[str] = set()
+    for i, label in enumerate(labels[:MAX_LABELS]):
+        field = f"labels[{i}]"
+        violations.check_id(f"{field}.id", label.id)
+        if label.id and label.id in seen:
+            violations.add(f"{field}.id", "is the id of an earlier label")
+        seen.add(label.id)
+        check_texts(violations, f"{field}.descriptions", label.descriptions, 1, MAX_DESCRIPTIONS, max_text_bytes)
+        check_texts(violations, f"{field}.examples", label.examples, 0, MAX_EXAMPLES, max_text_bytes)
+
+
+def answer_question(question: Question, encoded: EncodedTexts, space_fingerprint: str) -> pb.ClassifyResponse:
+    """Classifies and builds the answer; computes, so not for the event loop.
+
+    Args:
+        question: The request.
+        encoded: Of `question.all_texts()`.
+        space_fingerprint: Of the model.
+    """
+    vectors = np.stack([text.vector for text in encoded.texts])
+    labels, start = [], len(question.texts)
+    for label in question.labels:
+        middle = start + len(label.descriptions)
+        end = middle + len(label.examples)
+        labels.append(LabelVectors(vectors[start:middle], vectors[middle:end]))
+        start = end
+    classifier = fit_labels(labels)
+    scores = classifier.score(vectors[: len(question.texts)])
+    response = pb.ClassifyResponse(
+        temperature=classifier.temperature,
+        calibration_examples=classifier.calibration_examples,
+        space_fingerprint=space_fingerprint,
+        cached_count=encoded.cached_count,
+    )
+    for i, text in enumerate(encoded.texts[: len(question.texts)]):
+        answer = _classification(question, scores.probabilities[i], scores.similarities[i])
+        answer.truncated = text.truncated
+        response.classifications.append(answer)
+    return response
+
+
+def _classification(
+    question: Question, probabilities: NDArray[np.float64], similarities: NDArray[np.float64]
+) -> pb.Classification:
+    """The labels to name for one text; arguments: [labels]."""
+    ids = [label.id for label in question.labels]
+    by_fit = sorted(range(len(ids)), key=lambda label: (-probabilities[label], ids[label]))
+    listed = [label for label in by_fit[: question.max_listed] if probabilities[label] >= question.min_probability]
+    scores = [pb.LabelScore(id=ids[i], probability=probabilities[i], similarity=similarities[i]) for i in listed]
+    unlisted = 1.0 - sum(probabilities[i] for i in listed)
+    return pb.Classification(labels=scores, unknown=not listed, unlisted_probability=min(max(unlisted, 0.0), 1.0))

@@ -1,0 +1,142 @@
+"""The rule that gives labels to texts, on vectors of its own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from encoder_service.classification import (
+    DEFAULT_TEMPERATURE,
+    MIN_CALIBRATION_EXAMPLES,
+    LabelVectors,
+    fit_labels,
+    fit_temperature,
+)
+
+DIMENSIONS = 12
+SPREAD = 0.4
+
+
+def around(center: np.ndarray, count: int, random: np.random.Generator, spread: float = SPREAD) -> np.ndarray:
+    rows = center + spread * random.normal(size=(count, DIMENSIONS))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def centers(labels: int, random: np.random.Generator) -> np.ndarray:
+    """In a cone, as texts of an encoder are."""
+    axis = np.zeros(DIMENSIONS)
+    axis[0] = 3
+    return axis + random.normal(size=(labels, DIMENSIONS))
+
+
+@st.composite
+def label_sets(draw: st.DrawFn) -> tuple[list[LabelVectors], np.ndarray]:
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    counts = draw(st.lists(st.tuples(st.integers(1, 4), st.integers(0, 6)), min_size=2, max_size=7))
+    labels = [
+        LabelVectors(around(center, described, random), around(center, examples, random))
+        for center, (described, examples) in zip(centers(len(counts), random), counts, strict=True)
+    ]
+    return labels, around(centers(1, random)[0], 5, random)
+
+
+@settings(max_examples=60, deadline=None)
+@given(label_sets(), st.randoms(use_true_random=False))
+def test_the_order_of_labels_and_texts_does_not_matter(case, shuffle) -> None:
+    labels, texts = case
+    order, rows = list(range(len(labels))), list(range(len(texts)))
+    shuffle.shuffle(order)
+    shuffle.shuffle(rows)
+    straight = fit_labels(labels).score(texts)
+    shuffled = fit_labels([labels[i] for i in order]).score(texts[rows])
+    np.testing.assert_allclose(shuffled.probabilities, straight.probabilities[rows][:, order], atol=1e-6)
+    np.testing.assert_allclose(shuffled.similarities, straight.similarities[rows][:, order], atol=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(label_sets())
+def test_probabilities_are_shares_ordered_as_the_similarities(case) -> None:
+    labels, texts = case
+    classifier = fit_labels(labels)
+    scores = classifier.score(texts)
+    assert np.all((scores.probabilities >= 0) & (scores.probabilities <= 1))
+    np.testing.assert_allclose(scores.probabilities.sum(axis=1), 1)
+    assert np.all(np.abs(scores.similarities) <= 1)
+    assert classifier.temperature > 0
+    by_similarity = np.take_along_axis(scores.probabilities, np.argsort(scores.similarities, axis=1), axis=1)
+    assert np.all(np.diff(by_similarity, axis=1) >= -1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(label_sets(), st.integers(2, 4))
+def test_saying_everything_again_changes_nothing(case, times: int) -> None:
+    """All descriptions of a label repeated alike: the label keeps its direction, and texts alone keep their scores."""
+    labels, texts = case
+    again = [LabelVectors(np.tile(label.descriptions, (times, 1)), label.examples) for label in labels]
+    np.testing.assert_allclose(fit_labels(again).directions, fit_labels(labels).directions, atol=1e-6)
+    together = fit_labels(labels).score(texts).probabilities
+    alone = np.concatenate([fit_labels(labels).score(texts[i : i + 1]).probabilities for i in range(len(texts))])
+    np.testing.assert_allclose(alone, together, atol=1e-9)
+
+
+def test_labels_that_say_the_same_share_evenly() -> None:
+    random = np.random.default_rng(1)
+    same = around(centers(1, random)[0], 2, random)
+    scores = fit_labels([LabelVectors(same, same[:0])] * 4).score(around(centers(1, random)[0], 3, random))
+    np.testing.assert_allclose(scores.probabilities, 0.25)
+    np.testing.assert_allclose(scores.similarities, 0)
+
+
+@pytest.mark.parametrize("labels", [2, 6])
+def test_examples_help_the_more_the_more_there_are(labels: int) -> None:
+    """Descriptions that say little; every step of examples is right more often over many drawn label sets."""
+    right = {0: 0.0, 2: 0.0, 8: 0.0, 40: 0.0}
+    for seed in range(30):
+        random = np.random.default_rng(seed)
+        middles = centers(labels, random)
+        described = [around(middle, 1, random, spread=2.0) for middle in middles]
+        examples = [around(middle, 40, random, spread=1.0) for middle in middles]
+        texts = np.concatenate([around(middle, 20, random, spread=1.0) for middle in middles])
+        truth = np.repeat(np.arange(labels), 20)
+        for count in right:
+            known = [LabelVectors(d, e[:count]) for d, e in zip(described, examples, strict=True)]
+            right[count] += float((fit_labels(known).score(texts).probabilities.argmax(axis=1) == truth).mean())
+    assert right[0] < right[2] < right[8] < right[40]
+
+
+def test_few_examples_leave_the_default_temperature_and_many_fit_it() -> None:
+    random = np.random.default_rng(3)
+    middles = centers(4, random)
+
+    def known(examples: int, spread: float) -> list[LabelVectors]:
+        return [LabelVectors(around(m, 2, random), around(m, examples, random, spread)) for m in middles]
+
+    few = fit_labels(known(MIN_CALIBRATION_EXAMPLES // 4 - 1, 0.1))
+    assert (few.temperature, few.calibration_examples) == (DEFAULT_TEMPERATURE, 0)
+    clear, noisy = fit_labels(known(40, 0.1)), fit_labels(known(40, 3.0))
+    assert clear.calibration_examples == noisy.calibration_examples == 160
+    assert clear.temperature < noisy.temperature
+
+
+def test_examples_of_one_label_alone_move_nothing() -> None:
+    """They show what separates texts from descriptions as much as what sets the label apart: nobody can tell."""
+    random = np.random.default_rng(4)
+    middles = centers(3, random)
+    described = [around(middle, 2, random) for middle in middles]
+    none = described[0][:0]
+    one = [LabelVectors(d, around(middles[0], 20, random) if i == 0 else none) for i, d in enumerate(described)]
+    plain = fit_labels([LabelVectors(d, none) for d in described])
+    np.testing.assert_allclose(fit_labels(one).directions, plain.directions, atol=1e-6)
+    assert fit_labels(one).calibration_examples == 0
+
+
+@pytest.mark.parametrize("true_temperature", [0.02, 0.035, 0.09])
+def test_the_temperature_that_made_the_answers_is_found(true_temperature: float) -> None:
+    random = np.random.default_rng(5)
+    projections = 0.1 * random.normal(size=(4000, 5))
+    powers = np.exp(projections / true_temperature)
+    shares = powers / powers.sum(axis=1, keepdims=True)
+    truth = np.array([random.choice(5, p=row) for row in shares])
+    assert fit_temperature(projections, truth) == pytest.approx(true_temperature, rel=0.1)
