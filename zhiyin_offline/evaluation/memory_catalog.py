@@ -205,7 +205,12 @@ class MemoryCatalog:
                 scores = space.rows[shown] @ vector
                 if space.known is not None:
                     scores[~space.known[shown]] = np.nan
+                if query.WhichOneof("input") == "examples" and not self._knows_any(query):
+                    scores[:] = np.nan
                 result.all_scores.extend(scores.tolist())
+
+    def _knows_any(self, query: pb.SearchQuery) -> bool:
+        return any(example.item_id in self._number for example in query.examples.items)
 
     def _space(self, name: str) -> Space:
         if name not in self.spaces:
