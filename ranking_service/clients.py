@@ -9,6 +9,8 @@ from typing import Protocol
 import grpc
 import numpy as np
 from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2
 
 from ranking_service.candidate import Floats, Halves
 from ranking_service.vector_cache import TextVector, TextVectorCache
@@ -165,6 +167,23 @@ class RetrievalClient:
             raise _retrieval_error(error, catalog) from error
         return {item.id: item for item in reply.items}
 
+    async def space_versions(self, catalog: str) -> set[tuple[str, int]]:
+        """Names and versions of the spaces that a search may name. Raises as `search`."""
+        found: set[tuple[str, int]] = set()
+        token = ""
+        while True:
+            request = retrieval_pb2.ListSpaceVersionsRequest(catalog=catalog, page_token=token)
+            try:
+                reply = readable_reply(
+                    "retrieval", await self._stub.ListSpaceVersions(request, timeout=self._timeout())
+                )
+            except grpc.aio.AioRpcError as error:
+                raise _retrieval_error(error, catalog) from error
+            found.update((version.space, version.version) for version in reply.space_versions)
+            token = reply.next_page_token
+            if not token:
+                return found
+
     async def list_items(
         self, catalog: str, condition: Filter | None, page_token: str, fields: Sequence[str]
     ) -> tuple[Sequence[Item], str]:
@@ -242,9 +261,18 @@ def _check_search(reply: retrieval_pb2.SearchResponse) -> None:
             checked_rows("retrieval", matrix, rows)
 
 
+class SpaceGone(FailedPrecondition):
+    """A derived space, or the version of it that a bundle was trained with, is not there (any more)."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, reason="SPACE_GONE")
+
+
 def _retrieval_error(error: grpc.aio.AioRpcError, catalog: str) -> ZhiyinError:
     """Retrieval's answers that are our caller's business pass on; the rest means that retrieval cannot serve."""
     code, details = error.code(), error.details() or ""
+    if code is grpc.StatusCode.NOT_FOUND and _reason(error) in ("SPACE_NOT_FOUND", "SPACE_VERSION_NOT_FOUND"):
+        return SpaceGone(details)
     if code is grpc.StatusCode.NOT_FOUND:
         return NotFound("catalog", catalog)
     if code is grpc.StatusCode.INVALID_ARGUMENT and _VECTOR_VIOLATION.search(details):
@@ -255,3 +283,17 @@ def _retrieval_error(error: grpc.aio.AioRpcError, catalog: str) -> ZhiyinError:
     if code is grpc.StatusCode.FAILED_PRECONDITION:
         return FailedPrecondition(details, reason="SPACE_MISMATCH")
     return dependency_error("retrieval", error)
+
+
+def _reason(error: grpc.aio.AioRpcError) -> str:
+    """The stable reason that the details of an error name; empty when they name none."""
+    for key, value in error.trailing_metadata() or ():
+        if key == "grpc-status-details-bin" and isinstance(value, bytes):
+            info = error_details_pb2.ErrorInfo()
+            try:
+                for detail in status_pb2.Status.FromString(value).details:
+                    if detail.Unpack(info):
+                        return str(info.reason)
+            except DecodeError:
+                return ""  # not from one of ours
+    return ""

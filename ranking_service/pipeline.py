@@ -14,7 +14,7 @@ import numpy as np
 from ranking_service import metrics
 from ranking_service.bundles.serving_bundle import BundleOf, ServingBundle
 from ranking_service.candidate import Pool, SourceKind
-from ranking_service.clients import Encoder, Retrieval
+from ranking_service.clients import Encoder, Retrieval, SpaceGone
 from ranking_service.filters.filters import dropped_ids, in_order_of_weight
 from ranking_service.merge import merge
 from ranking_service.query import Query
@@ -194,16 +194,25 @@ class Recommender:
         """One search for everything. Text vectors that turn out to be of another model: encoded anew, then left out."""
         try:
             return await self._search(taste, asked)
+        except SpaceGone as error:
+            journal.degrade(SourceKind.SEQUENCE.component, "UNAVAILABLE", error.message)
+            taste = replace(taste, sequence=None)
+            return await self._retrieve(taste, await self._in_thread(self._ask, taste, journal), journal)
         except FailedPrecondition:
             self._encoder.forget()
             taste = await self._understanding.with_vectors(taste, journal)
         try:
             return await self._search(taste, await self._in_thread(self._ask, taste, journal))
         except FailedPrecondition as error:
-            for kind, vector in ((SourceKind.QUERY, taste.query_vector), (SourceKind.PROFILE, taste.profile_vector)):
-                if vector is not None:
+            own = {
+                SourceKind.QUERY: taste.query_vector,
+                SourceKind.PROFILE: taste.profile_vector,
+                SourceKind.SEQUENCE: taste.sequence,
+            }
+            for kind, used in own.items():
+                if used is not None:
                     journal.degrade(kind.component, "MODEL_MISMATCH", error.message)
-            taste = replace(taste, query_vector=None, profile_vector=None)
+            taste = replace(taste, query_vector=None, profile_vector=None, sequence=None)
         return await self._search(taste, await self._in_thread(self._ask, taste, journal))
 
     async def _search(self, taste: Taste, asked: Asked) -> tuple[Taste, dict[SourceKind, Plan], SearchResponse]:

@@ -82,7 +82,9 @@ class RankingService:
             self._executor,
             bundles.serving,
         )
-        add_RankingServiceServicer_to_server(RankingServicer(self._user_side, self._serving, bundles, settings), server)
+        add_RankingServiceServicer_to_server(
+            RankingServicer(self._user_side, self._serving, bundles, self._retrieval, settings), server
+        )
 
     async def start(self) -> None:
         """Opens the user store and loads the statistics."""

@@ -9,6 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 from ranking_service import conversions
 from ranking_service.bundles.bundle_store import BundleStore
 from ranking_service.bundles.rpcs_bundles import BundleRpcs
+from ranking_service.clients import RetrievalClient
 from ranking_service.rpcs_recommend import RecommendRpcs
 from ranking_service.serving import Serving
 from ranking_service.settings import RankingSettings
@@ -22,10 +23,17 @@ from zhiyin.ranking.v1.ranking_service_pb2_grpc import RankingServiceServicer
 class RankingServicer(UserRpcs, RecommendRpcs, BundleRpcs, RankingServiceServicer):
     """RankingService over the user side and the recommendation."""
 
-    def __init__(self, user_side: UserSide, serving: Serving, bundles: BundleStore, settings: RankingSettings) -> None:
+    def __init__(
+        self,
+        user_side: UserSide,
+        serving: Serving,
+        bundles: BundleStore,
+        retrieval: RetrievalClient,
+        settings: RankingSettings,
+    ) -> None:
         super().__init__(user_side)
         self.user_side, self.serving, self._settings = user_side, serving, settings
-        self.bundles, self.signer = bundles, serving.signer
+        self.bundles, self.retrieval, self.signer = bundles, retrieval, serving.signer
 
     async def GetLimits(self, request: pb2.GetLimitsRequest, context: object) -> pb2.GetLimitsResponse:
         """What this server accepts."""

@@ -5,11 +5,12 @@ Training imports LightGBM and SciPy; the other commands start without them.
 
 from __future__ import annotations
 
+import importlib.util
+import shutil
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import grpc
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -17,8 +18,9 @@ from rich.table import Table
 from service_runtime.errors import ZhiyinError
 from zhiyin.ranking.v1 import ranking_service_pb2 as pb
 from zhiyin.ranking.v1 import ranking_service_pb2_grpc as pb_grpc
+from zhiyin.retrieval.v1 import retrieval_service_pb2_grpc as retrieval_grpc
 from zhiyin_cli import options
-from zhiyin_cli.connection import DEFAULT_RANKING, connect
+from zhiyin_cli.connection import DEFAULT_RANKING, DEFAULT_RETRIEVAL, connect
 from zhiyin_cli.terminal import CommandFailed, err, out, readable_failures
 
 if TYPE_CHECKING:
@@ -51,14 +53,20 @@ def train(
         bool, typer.Option("--activate/--no-activate", help="Let the bundle serve when it is no worse than what does.")
     ] = True,
     force: Annotated[bool, typer.Option("--force", help="Let it serve also when it is worse.")] = False,
+    sequence: Annotated[
+        bool, typer.Option("--sequence/--no-sequence", help="Train a sequence model too; needs the extra `export`.")
+    ] = True,
+    device: Annotated[str, typer.Option(help="Of the sequence model: cpu, cuda, cuda:1.")] = "cpu",
     address: options.RankingAddress = DEFAULT_RANKING,
+    retrieval_address: options.RetrievalAddress = DEFAULT_RETRIEVAL,
 ) -> None:
     """Learn from the stores what shall serve, and let it serve. Beside running services.
 
     What serves (the weights of the house, one source, learned weights or a learned ranker) is chosen by
     cross-validation; the bundle holds the choice and its evidence.
     """
-    from ranking_service.bundles.bundle import write_bundle
+    from zhiyin_offline.evaluation.memory_catalog import semantic_space
+    from zhiyin_offline.training import publishing
     from zhiyin_offline.training.gate import compare_with_serving
     from zhiyin_offline.training.store_record import CatalogUnknown, read_record
     from zhiyin_offline.training.train import NothingToLearn, TrainingSettings
@@ -67,27 +75,53 @@ def train(
 
     locations = Locations(data_dir, item_store_url, user_store_url)
     folder = (bundles_dir or locations.ranking / "bundles") / catalog
+    run_folder = folder / ".training"
     try:
+        run_folder.mkdir(parents=True, exist_ok=True)
         record = read_record(locations, catalog)
         with _progress() as progress:
-            settings = TrainingSettings(max_cases=max_cases, seed=seed, threads=threads)
+            settings = TrainingSettings(
+                max_cases=max_cases,
+                seed=seed,
+                threads=threads,
+                sequence=sequence and _has_torch(),
+                device=device,
+                run_folder=run_folder,
+            )
             trained = learn(record.dataset, record.vectors, record.fingerprint, catalog, settings, progress)
         verdict = compare_with_serving(folder, trained)
-        manifest = write_bundle(folder, trained.manifest, trained.files)
     except (CatalogUnknown, NothingToLearn, OSError) as error:
         raise CommandFailed(str(error)) from None
     except ZhiyinError as error:
         raise CommandFailed(error.message) from None
     out.print(_contenders(trained))
-    out.print(f"wrote bundle {manifest.id}: {manifest.evidence['chosen']}; {verdict.text}", markup=False)
+    serve = activate and (force or not verdict.worse)
+    with readable_failures(retrieval_address), connect(retrieval_address, ctx.obj) as channel:
+        retrieval = retrieval_grpc.RetrievalServiceStub(channel)
+        version = 0
+        if trained.sequence is not None:
+            semantic = semantic_space(record.vectors, record.fingerprint)
+            version = publishing.publish_sequence(retrieval, catalog, trained.sequence, semantic, trained.manifest.id)
+        manifest = publishing.save(folder, trained, version)
+        out.print(f"wrote bundle {manifest.id}: {manifest.evidence['chosen']}; {verdict.text}", markup=False)
+        if serve:
+            with readable_failures(address), connect(address, ctx.obj) as to_ranking:
+                publishing.activate(pb_grpc.RankingServiceStub(to_ranking), catalog, manifest.id)
+            out.print(f"{manifest.id} serves catalogue {catalog}", markup=False)
+        publishing.retire_old_spaces(retrieval, catalog, folder)
+    shutil.rmtree(run_folder, ignore_errors=True)
     if not activate:
         out.print(f"let it serve by: zhiyin bundles activate {manifest.id}", markup=False)
-        return
-    if verdict.worse and not force:
+    elif not serve:
         out.print("it does not serve: --force, or `zhiyin bundles activate`, lets it", markup=False)
         raise typer.Exit(3)
-    with readable_failures(address), connect(address, ctx.obj) as channel:
-        _activate(channel, catalog, manifest.id)
+
+
+def _has_torch() -> bool:
+    if importlib.util.find_spec("torch") is not None:
+        return True
+    err.print("PyTorch is not installed (extra `export`): no sequence model is trained", markup=False)
+    return False
 
 
 @bundles_app.command("list")
@@ -121,16 +155,12 @@ def activate_bundle(
 ) -> None:
     """Let a bundle serve: a new one, or an older one again. `builtin` goes back to the weights of the house."""
     with readable_failures(address), connect(address, ctx.obj) as channel:
-        _activate(channel, catalog, bundle)
+        request = pb.ActivateBundleRequest(catalog=catalog, bundle_id=bundle)
+        pb_grpc.RankingServiceStub(channel).ActivateBundle(request, timeout=_TIMEOUT_S)
+    out.print(f"{bundle} serves catalogue {catalog}", markup=False)
 
 
 _SHOWN = ("ndcg@10", "recall@10")
-
-
-def _activate(channel: grpc.Channel, catalog: str, bundle: str) -> None:
-    request = pb.ActivateBundleRequest(catalog=catalog, bundle_id=bundle)
-    pb_grpc.RankingServiceStub(channel).ActivateBundle(request, timeout=_TIMEOUT_S)
-    out.print(f"{bundle} serves catalogue {catalog}", markup=False)
 
 
 def _contenders(trained: Trained) -> Table:

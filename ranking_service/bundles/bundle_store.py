@@ -66,6 +66,20 @@ class BundleStore:
                 log.warning("bundle_unusable", catalog=catalog, bundle=folder.name, error=str(error))
         return sorted(found, key=lambda manifest: (-manifest.created_at, manifest.id))
 
+    def manifest(self, catalog: str, bundle: str) -> Manifest:
+        """What a bundle says of itself.
+
+        Raises:
+            NotFound: There is no such bundle.
+            FailedPrecondition: It cannot be read.
+        """
+        if bundle not in {folder.name for folder in self._folders(catalog)}:
+            raise NotFound("bundle", bundle)
+        try:
+            return read_manifest(self._folder / catalog / bundle)
+        except BundleUnusable as error:
+            raise FailedPrecondition(str(error), reason="BUNDLE_UNUSABLE") from None
+
     def active(self, catalog: str) -> str:
         """Id of the bundle that serves; `builtin` when none does."""
         return self.serving(catalog).id

@@ -7,8 +7,9 @@ import asyncio
 from ranking_service.bundles.bundle import Manifest
 from ranking_service.bundles.bundle_store import BundleStore
 from ranking_service.bundles.serving_bundle import BUILTIN
+from ranking_service.clients import RetrievalClient
 from ranking_service.users.user_side import UserSide
-from service_runtime.errors import InvalidRequest, NotFound, Violation
+from service_runtime.errors import FailedPrecondition, InvalidRequest, NotFound, Violation
 from service_runtime.signed_token import TokenSigner
 from service_runtime.validation import Violations
 from zhiyin.ranking.v1 import ranking_service_pb2 as pb2
@@ -23,6 +24,7 @@ class BundleRpcs:
     bundles: BundleStore
     signer: TokenSigner
     user_side: UserSide
+    retrieval: RetrievalClient
 
     async def ListBundles(self, request: pb2.ListBundlesRequest, context: object) -> pb2.ListBundlesResponse:
         """Bundles, newest first."""
@@ -56,11 +58,17 @@ class BundleRpcs:
         violations.check_id("bundle_id", request.bundle_id)
         violations.raise_if_any()
         await self._require_catalog(request.catalog)
-        await asyncio.to_thread(self.bundles.activate, request.catalog, request.bundle_id)
         if request.bundle_id == BUILTIN:
+            await asyncio.to_thread(self.bundles.activate, request.catalog, BUILTIN)
             return pb2.ActivateBundleResponse(bundle=pb2.Bundle(id=BUILTIN, active=True))
-        manifests = await asyncio.to_thread(self.bundles.bundles, request.catalog)
-        chosen = next(manifest for manifest in manifests if manifest.id == request.bundle_id)
+        chosen = await asyncio.to_thread(self.bundles.manifest, request.catalog, request.bundle_id)
+        if chosen.spaces:
+            missing = set(chosen.spaces.items()) - await self.retrieval.space_versions(request.catalog)
+            if missing:
+                names = ", ".join(f"{space} version {version}" for space, version in sorted(missing))
+                text = f"bundle {chosen.id} needs {names}, which retrieval does not have; train again"
+                raise FailedPrecondition(text, reason="BUNDLE_UNUSABLE")
+        await asyncio.to_thread(self.bundles.activate, request.catalog, chosen.id)
         return pb2.ActivateBundleResponse(bundle=bundle_message(chosen, chosen.id))
 
     async def _require_catalog(self, catalog: str) -> None:

@@ -20,7 +20,8 @@ from ranking_service.bundles.sequence_files import sequence_items
 from zhiyin_offline.evaluation.dataset import Dataset
 from zhiyin_offline.evaluation.memory_catalog import Space
 from zhiyin_offline.evaluation.protocols import Case, user_rows
-from zhiyin_offline.training.sequence.export import export_user_side
+from zhiyin_offline.training.sequence.export import GRAPH_FILE, ITEMS_FILE, export_sequence_model
+from zhiyin_offline.training.sequence.item_side import ItemSide
 from zhiyin_offline.training.sequence.training import NothingToTrainOn, TrainedSequenceModel, train_sequence_model
 from zhiyin_offline.training.sequence.validation import ValidationCases
 
@@ -113,26 +114,26 @@ def _items(dataset: Dataset, rows: NDArray[np.int64]) -> Items:
 
 
 def _part(dataset: Dataset, trained: TrainedSequenceModel) -> SequencePart:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "user_side.onnx"
-        export_user_side(trained.model.user, path)
-        graph = path.read_bytes()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        export_sequence_model(trained, folder)
+        graph, items = (folder / GRAPH_FILE).read_bytes(), ItemSide.load(folder / ITEMS_FILE)
     rows = trained.trained
     ids = tuple(dataset.item_ids[int(row)] for row in rows)
-    vectors = trained.item_vectors[rows]
+    vectors = items.item_vectors[rows]
     digest = hashlib.sha256(graph)
-    for array in (vectors, trained.text_projection):
+    for array in (vectors, items.text_projection):
         digest.update(np.ascontiguousarray(array).data)
     fingerprint = f"sequence-{digest.hexdigest()[:32]}"
     files = {
         SEQUENCE_FILE: graph,
-        SEQUENCE_ITEMS_FILE: sequence_items(ids, vectors, trained.text_projection, fingerprint),
+        SEQUENCE_ITEMS_FILE: sequence_items(ids, vectors, items.text_projection, fingerprint),
     }
     space = Space(
-        np.where(trained.known[:, None], trained.item_vectors, 0.0).astype(np.float32),
+        np.where(items.known[:, None], items.item_vectors, 0.0).astype(np.float32),
         1,
         fingerprint,
         normalize=False,
-        known=trained.known,
+        known=items.known,
     )
-    return SequencePart(files, space, ids, vectors, trained.text_projection)
+    return SequencePart(files, space, ids, vectors, items.text_projection)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zhiyin_offline.training.sequence.apply import ITEMS, LENGTHS, MAX_LENGTH, USER, SequenceEncoder
+from ranking_service.sequence_encoder import ITEMS, LENGTHS, MAX_LENGTH, USER, SequenceEncoder
 from zhiyin_offline.training.sequence.item_side import ItemSide
 from zhiyin_offline.training.sequence.model import Block, UserTransformer
 from zhiyin_offline.training.sequence.training import TrainedSequenceModel
@@ -39,7 +39,7 @@ def export_sequence_model(trained: TrainedSequenceModel, folder: Path, new_item_
     """
     export_user_side(trained.model.user, folder / GRAPH_FILE)
     item_side(trained, new_item_scale).save(folder / ITEMS_FILE)
-    _compare(trained, SequenceEncoder(folder / GRAPH_FILE))
+    _compare(trained, SequenceEncoder((folder / GRAPH_FILE).read_bytes()))
 
 
 def item_side(trained: TrainedSequenceModel, new_item_scale: float = 1.0) -> ItemSide:

@@ -12,7 +12,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the extra `export` (PyTorch) is not installed")
 
-from zhiyin_offline.training.sequence.apply import SequenceEncoder  # noqa: E402
+from ranking_service.sequence_encoder import SequenceEncoder  # noqa: E402
 from zhiyin_offline.training.sequence.export import (  # noqa: E402
     GRAPH_FILE,
     ITEMS_FILE,
@@ -46,7 +46,7 @@ def folder(trained: TrainedSequenceModel, tmp_path_factory: pytest.TempPathFacto
 
 
 def test_user_vectors_are_those_of_pytorch_in_one_batch_and_alone(folder: Path, trained: TrainedSequenceModel) -> None:
-    encoder = SequenceEncoder(folder / GRAPH_FILE)
+    encoder = SequenceEncoder((folder / GRAPH_FILE).read_bytes())
     generator = np.random.default_rng(1)
     lengths = [0, 1, 2, 49, 50, 51, 80]
     histories = [trained.item_vectors[generator.integers(0, len(trained.item_vectors), length)] for length in lengths]
@@ -61,7 +61,7 @@ def test_user_vectors_are_those_of_pytorch_in_one_batch_and_alone(folder: Path, 
 
 
 def test_nobody_has_a_vector_where_nobody_has_a_history(folder: Path) -> None:
-    encoder = SequenceEncoder(folder / GRAPH_FILE)
+    encoder = SequenceEncoder((folder / GRAPH_FILE).read_bytes())
     assert encoder.encode([]).shape == (0, 128)
     assert (encoder.encode([np.empty((0, 128), np.float32)]) == 0).all()
 
@@ -95,10 +95,10 @@ def test_serving_needs_no_pytorch(folder: Path) -> None:
     script = (
         "import sys; sys.modules['torch'] = None\n"
         "from pathlib import Path\n"
-        "from zhiyin_offline.training.sequence.apply import SequenceEncoder\n"
+        "from ranking_service.sequence_encoder import SequenceEncoder\n"
         "from zhiyin_offline.training.sequence.item_side import ItemSide\n"
         f"side = ItemSide.load(Path({str(folder / ITEMS_FILE)!r}))\n"
-        f"encoder = SequenceEncoder(Path({str(folder / GRAPH_FILE)!r}))\n"
+        f"encoder = SequenceEncoder(Path({str(folder / GRAPH_FILE)!r}).read_bytes())\n"
         "print((encoder.encode([side.item_vectors[:5]]) @ side.item_vectors.T).shape)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
