@@ -1,9 +1,10 @@
 """Labels for texts from a few words on each label, and better from a few examples; pure.
 
-A label's prototype is the mean of its descriptions, drawn towards the mean of its examples by n / (n + 16), n being
-their number (shrinkage as in James-Stein: eight examples alone are a worse prototype than three descriptions). Examples
-are texts of the kind to be classified and descriptions are not; what separates the two kinds, the mean difference
-over the labels that have examples, is taken out before they are mixed.
+A label's prototype is the mean of its descriptions, drawn towards the mean of its examples by n / (n + k), n being
+their number (shrinkage as in James-Stein: eight examples alone are a worse prototype than three descriptions). k says
+how many examples the descriptions are worth: 8, or what fits the examples best. Examples are texts of the kind to be
+classified and descriptions are not; what separates the two kinds, the mean difference over the labels that have
+examples, is taken out before they are mixed.
 
 Then the mean of all prototypes is subtracted from each and the rest brought to length 1 (centring on the label set).
 Sentence encoders put all texts into a narrow cone (between unlike texts, E5 has cosines above .7), and what sets labels
@@ -12,9 +13,9 @@ similarities, and so the temperature, is nearly the same for any number and kind
 labels: a text is no description, and doing so costs five points of accuracy on news titles. They are centred on the
 examples, where there are some, as far as these cover the labels.
 
-Probabilities are a softmax of text . direction over a temperature: the one that makes the examples, each left out in
-turn, most probable (Guo et al. 2017, On Calibration of Modern Neural Networks), held near the default by a log-normal
-prior; the default itself where there are too few.
+Probabilities are a softmax of text . direction over a temperature (Guo et al. 2017, On Calibration of Modern Neural
+Networks). With enough examples, k and the temperature are those that make the examples, each left out in turn, most
+probable; log-normal priors hold both near their defaults, which serve where there are fewer.
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ from numpy.typing import NDArray
 DEFAULT_TEMPERATURE = 0.035
 MIN_CALIBRATION_EXAMPLES = 16
 _MAX_CALIBRATION_EXAMPLES = 256
-_EXAMPLES_AS_GOOD_AS_DESCRIPTIONS = 16.0
-# Standard deviation of the best temperature's logarithm over data sets.
-_PRIOR_LOG_SD = 0.3
-_SEARCHED = DEFAULT_TEMPERATURE * np.geomspace(0.25, 4.0, 65)
+_DEFAULT_DESCRIPTIONS_WORTH = 8.0
+# Standard deviations of the logarithms of the best values over data sets and kinds of descriptions.
+_TEMPERATURE_LOG_SD, _WORTH_LOG_SD = 0.3, 0.7
+_TEMPERATURES = DEFAULT_TEMPERATURE * np.geomspace(0.25, 4.0, 33)
+_WORTHS = (2.0, 4.0, 8.0, 16.0, 32.0)
 _EPSILON = 1e-9
 
 
@@ -70,13 +72,20 @@ class LabelClassifier:
         directions: [labels, dimensions], length 1; zero for a label that equals the mean of all.
         offset: [dimensions], subtracted from texts.
         temperature: Above 0.
-        calibration_examples: How many examples the temperature was fitted on; 0: it is the default.
+        descriptions_worth: How many examples the descriptions of a label count as.
+        calibration_examples: On how many examples the two were fitted; 0: they are the defaults.
     """
 
     directions: NDArray[np.float64]
     offset: NDArray[np.float64]
     temperature: float
+    descriptions_worth: float
     calibration_examples: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays."""
+        return self.directions.nbytes + self.offset.nbytes
 
     def score(self, texts: NDArray[np.float32]) -> LabelScores:
         """Scores texts, each for itself.
@@ -91,21 +100,24 @@ class LabelClassifier:
 
 
 def fit_labels(labels: Sequence[LabelVectors]) -> LabelClassifier:
-    """Makes a classifier of two labels or more. Milliseconds; up to half a second with 256 labels of many examples."""
+    """Makes a classifier of two labels or more. Milliseconds; with 256 labels of many examples a fifth of a second."""
     described = np.stack([_unit(_unit(label.descriptions.astype(np.float64)).mean(axis=0)) for label in labels])
     examples = [_unit(label.examples.astype(np.float64)) for label in labels]
     sums = np.stack([own.sum(axis=0) for own in examples])
     counts = np.array([len(own) for own in examples])
-    directions, offset = _directions(described, sums, counts)
-    temperature, used = DEFAULT_TEMPERATURE, 0
+    temperature, worth, used = DEFAULT_TEMPERATURE, _DEFAULT_DESCRIPTIONS_WORTH, 0
     if counts.sum() >= MIN_CALIBRATION_EXAMPLES and (counts > 0).sum() >= 2:
-        projections, truth = _leave_one_out(described, examples, sums, counts)
-        temperature, used = fit_temperature(projections, truth), len(truth)
-    return LabelClassifier(directions, offset, temperature, used)
+        truth = np.repeat(np.arange(len(labels)), counts)
+        chosen = slice(None, None, -(-len(truth) // _MAX_CALIBRATION_EXAMPLES))  # evenly over the labels
+        left_out, truth = np.concatenate(examples)[chosen], truth[chosen]
+        temperature, worth = _fit_to_examples(described, sums, counts, left_out, truth)
+        used = len(truth)
+    directions, offset = label_directions(described, sums, counts, worth)
+    return LabelClassifier(directions, offset, temperature, worth, used)
 
 
-def fit_temperature(projections: NDArray[np.float64], truth: NDArray[np.int64]) -> float:
-    """The most probable temperature.
+def fit_temperature(projections: NDArray[np.float64], truth: NDArray[np.int64]) -> tuple[float, float]:
+    """The most probable temperature, and how improbable the truth is with it (negative log, prior included).
 
     Args:
         projections: [examples, labels], of texts that had no part in the labels' directions.
@@ -116,13 +128,35 @@ def fit_temperature(projections: NDArray[np.float64], truth: NDArray[np.int64]) 
     def loss(temperature: float) -> float:
         right = _softmax(projections / temperature)[rows, truth]
         surprise = -np.log(np.maximum(right, 1e-12)).sum()
-        return float(surprise + np.log(temperature / DEFAULT_TEMPERATURE) ** 2 / (2 * _PRIOR_LOG_SD**2))
+        return float(surprise) + _prior_loss(temperature, DEFAULT_TEMPERATURE, _TEMPERATURE_LOG_SD)
 
-    return float(min(_SEARCHED, key=loss))
+    losses = [loss(temperature) for temperature in _TEMPERATURES]
+    best = int(np.argmin(losses))
+    return float(_TEMPERATURES[best]), losses[best]
 
 
-def _directions(
-    described: NDArray[np.float64], sums: NDArray[np.float64], counts: NDArray[np.int64]
+def _fit_to_examples(
+    described: NDArray[np.float64],
+    sums: NDArray[np.float64],
+    counts: NDArray[np.int64],
+    left_out: NDArray[np.float64],
+    truth: NDArray[np.int64],
+) -> tuple[float, float]:
+    """Temperature and worth of the descriptions."""
+    fits = []
+    for worth in _WORTHS:
+        temperature, loss = fit_temperature(leave_one_out(described, sums, counts, worth, left_out, truth), truth)
+        fits.append((loss + _prior_loss(worth, _DEFAULT_DESCRIPTIONS_WORTH, _WORTH_LOG_SD), temperature, worth))
+    _, temperature, worth = min(fits)
+    return temperature, worth
+
+
+def _prior_loss(value: float, usual: float, log_sd: float) -> float:
+    return float(np.log(value / usual) ** 2 / (2 * log_sd**2))
+
+
+def label_directions(
+    described: NDArray[np.float64], sums: NDArray[np.float64], counts: NDArray[np.int64], worth: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The labels' directions and what to subtract from texts.
 
@@ -130,39 +164,86 @@ def _directions(
         described: [labels, dimensions], length 1.
         sums: [labels, dimensions], of each label's examples.
         counts: [labels], of examples.
+        worth: How many examples the descriptions of a label count as.
     """
     has = counts > 0
     if not has.any():
         return _unit(described - described.mean(axis=0)), np.zeros(described.shape[1])
-    exemplified = _unit(sums[has])
-    kinds_apart = (exemplified - described[has]).mean(axis=0)
-    prototypes = described + kinds_apart
-    weight = counts[has] / (counts[has] + _EXAMPLES_AS_GOOD_AS_DESCRIPTIONS)
-    prototypes[has] += weight[:, None] * (exemplified - prototypes[has])
+    apart = _unit(sums) - described
+    weights = counts / (counts + worth)
+    kinds_apart = apart[has].mean(axis=0)
+    prototypes = described + weights[:, None] * apart + (1 - weights[:, None]) * kinds_apart
     mean = prototypes.mean(axis=0)
-    # Examples of a few labels say little about where texts lie on the whole: squared, so that they count for little.
-    return _unit(prototypes - mean), has.mean() ** 2 * mean
+    return _unit(prototypes - mean), _coverage(has.mean()) * mean
 
 
-def _leave_one_out(
+def leave_one_out(
     described: NDArray[np.float64],
-    examples: Sequence[NDArray[np.float64]],
     sums: NDArray[np.float64],
     counts: NDArray[np.int64],
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Projections of each example, or of evenly chosen ones, on directions made without it; and its label."""
-    where = [(label, i) for label, own in enumerate(examples) for i in range(len(own))]
-    step = max(1, -(-len(where) // _MAX_CALIBRATION_EXAMPLES))
-    projections, truth = [], []
-    for label, i in where[::step]:
-        left_out = examples[label][i]
-        sums_without, counts_without = sums.copy(), counts.copy()
-        sums_without[label] -= left_out
-        counts_without[label] -= 1
-        directions, offset = _directions(described, sums_without, counts_without)
-        projections.append(directions @ (left_out - offset))
-        truth.append(label)
-    return np.stack(projections), np.array(truth)
+    worth: float,
+    left_out: NDArray[np.float64],
+    truth: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """Projections of examples on the directions made without each of them.
+
+    Equal to calling `label_directions` for every example with its share taken out of `sums` and `counts`; but without
+    an example only its own label's prototype moves freely, all others along one vector, so inner products are enough.
+
+    Args:
+        described, sums, counts, worth: As in `label_directions`; two labels or more have examples.
+        left_out: [examples, dimensions], length 1.
+        truth: [examples], the label of each.
+
+    Returns:
+        [examples, labels].
+    """
+    rows, labels = np.arange(len(truth)), len(counts)
+    having = int((counts > 0).sum())
+    apart = _unit(sums) - described
+    weights = counts / (counts + worth)
+    kinds_apart = apart.sum(axis=0, where=(counts > 0)[:, None]) / having
+    prototypes = described + weights[:, None] * apart + (1 - weights[:, None]) * kinds_apart
+    mean = prototypes.mean(axis=0)
+
+    fewer = counts[truth] - 1
+    still = (fewer > 0)[:, None]
+    having_then = having - (fewer == 0)
+    apart_then = np.where(still, _unit(sums[truth] - left_out) - described[truth], 0.0)
+    kinds_then = (having * kinds_apart - apart[truth] + apart_then) / having_then[:, None]
+    shift = kinds_then - kinds_apart
+    weight_then = (fewer / (fewer + worth))[:, None]
+    own_then = described[truth] + weight_then * apart_then + (1 - weight_then) * kinds_then
+    others_move = (1 - weights).sum() - (1 - weights[truth])
+    mean_then = mean + (others_move[:, None] * shift + own_then - prototypes[truth]) / labels
+    texts = left_out - _coverage(having_then / labels)[:, None] * mean_then
+
+    # A prototype j of another label is now prototypes[j] + slack[j] * shift; minus the new mean, it is moved[j].
+    slack = 1 - weights
+    dots = texts @ prototypes.T + slack * _rowwise(texts, shift)[:, None] - _rowwise(texts, mean_then)[:, None]
+    lengths = (
+        (prototypes**2).sum(axis=1)
+        + slack**2 * _rowwise(shift, shift)[:, None]
+        + _rowwise(mean_then, mean_then)[:, None]
+        + 2 * slack * (shift @ prototypes.T)
+        - 2 * (mean_then @ prototypes.T)
+        - 2 * slack * _rowwise(shift, mean_then)[:, None]
+    )
+    own = own_then - mean_then
+    dots[rows, truth], lengths[rows, truth] = _rowwise(texts, own), _rowwise(own, own)
+    lengths = np.sqrt(np.maximum(lengths, 0.0))
+    projections: NDArray[np.float64] = np.where(lengths > _EPSILON, dots / np.maximum(lengths, _EPSILON), 0.0)
+    return projections
+
+
+def _coverage(share: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How far texts are centred on the examples of a share of the labels: few say little about texts on the whole."""
+    return share**2
+
+
+def _rowwise(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    products: NDArray[np.float64] = np.einsum("ij,ij->i", a, b)
+    return products
 
 
 def _unit(rows: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from encoder_service.classification import LabelVectors, fit_labels
+from encoder_service.classification import LabelClassifier, LabelVectors, fit_labels
 from encoder_service.conversions import Limits, check_texts
-from encoder_service.text_encoder import EncodedTexts
+from encoder_service.vector_cache import EncodedText
 from service_runtime.validation import Violations
 from zhiyin.encoder.v1 import encoder_service_pb2 as pb
 
@@ -46,18 +48,20 @@ class Question:
     Attributes:
         texts: To be classified.
         labels: Two or more.
+        labels_key: A hash of the labels with all their texts.
         min_probability: In [0, 1].
         max_listed: Labels to name for each text.
     """
 
     texts: list[str]
     labels: list[LabelTexts]
+    labels_key: bytes
     min_probability: float
     max_listed: int
 
-    def all_texts(self) -> list[str]:
-        """Everything to encode: the texts, then label by label its descriptions and its examples."""
-        return [*self.texts, *(t for label in self.labels for t in (*label.descriptions, *label.examples))]
+    def label_texts(self) -> list[str]:
+        """Label by label its descriptions and its examples."""
+        return [text for label in self.labels for text in (*label.descriptions, *label.examples)]
 
 
 def read_question(request: pb.ClassifyRequest, limits: Limits) -> Question:
@@ -86,7 +90,13 @@ def read_question(request: pb.ClassifyRequest, limits: Limits) -> Question:
         LabelTexts(label.id, list(dict.fromkeys(label.descriptions)), list(dict.fromkeys(label.examples)))
         for label in request.labels
     ]
-    return Question(list(request.texts), labels, request.min_probability, listed)
+    return Question(list(request.texts), labels, _key(labels), request.min_probability, listed)
+
+
+def _key(labels: Sequence[LabelTexts]) -> bytes:
+    # Ids are no part of what is fitted. JSON keeps every text apart from the next.
+    texts = json.dumps([(label.descriptions, label.examples) for label in labels], ensure_ascii=False)
+    return hashlib.blake2b(texts.encode(), digest_size=16).digest()
 
 
 def _check_labels(violations: Violations, labels: Sequence[pb.Label], max_text_bytes: int) -> None:
@@ -107,30 +117,41 @@ def _check_labels(violations: Violations, labels: Sequence[pb.Label], max_text_b
         check_texts(violations, f"{field}.examples", label.examples, 0, MAX_EXAMPLES, max_text_bytes)
 
 
-def answer_question(question: Question, encoded: EncodedTexts, space_fingerprint: str) -> pb.ClassifyResponse:
-    """Classifies and builds the answer; computes, so not for the event loop.
+def fit_question(question: Question, label_texts: Sequence[EncodedText]) -> LabelClassifier:
+    """Fits the labels; computes, so not for the event loop.
 
     Args:
         question: The request.
-        encoded: Of `question.all_texts()`.
-        space_fingerprint: Of the model.
+        label_texts: Of `question.label_texts()`.
     """
-    vectors = np.stack([text.vector for text in encoded.texts])
-    labels, start = [], len(question.texts)
+    vectors = np.stack([text.vector for text in label_texts])
+    labels, start = [], 0
     for label in question.labels:
         middle = start + len(label.descriptions)
         end = middle + len(label.examples)
         labels.append(LabelVectors(vectors[start:middle], vectors[middle:end]))
         start = end
-    classifier = fit_labels(labels)
-    scores = classifier.score(vectors[: len(question.texts)])
+    return fit_labels(labels)
+
+
+def answer_question(
+    question: Question, texts: Sequence[EncodedText], classifier: LabelClassifier, space_fingerprint: str
+) -> pb.ClassifyResponse:
+    """Classifies and builds the answer; computes, so not for the event loop.
+
+    Args:
+        question: The request.
+        texts: Of `question.texts`.
+        classifier: Of the question's labels.
+        space_fingerprint: Of the model.
+    """
+    scores = classifier.score(np.stack([text.vector for text in texts]))
     response = pb.ClassifyResponse(
         temperature=classifier.temperature,
         calibration_examples=classifier.calibration_examples,
         space_fingerprint=space_fingerprint,
-        cached_count=encoded.cached_count,
     )
-    for i, text in enumerate(encoded.texts[: len(question.texts)]):
+    for i, text in enumerate(texts):
         answer = _classification(question, scores.probabilities[i], scores.similarities[i])
         answer.truncated = text.truncated
         response.classifications.append(answer)

@@ -8,10 +8,12 @@ import time
 from collections.abc import AsyncIterator, Sequence
 
 from encoder_service.batch_queue import Lane
+from encoder_service.classifier_cache import ClassifierCache
 from encoder_service.classify_conversions import (
     MAX_LABEL_TEXTS,
     MAX_LABELS,
     answer_question,
+    fit_question,
     read_question,
 )
 from encoder_service.conversions import Limits, read_request, to_response
@@ -25,6 +27,9 @@ from service_runtime.ordered_stream import answered_in_order
 from zhiyin.encoder.v1 import encoder_service_pb2 as pb
 from zhiyin.encoder.v1 import encoder_service_pb2_grpc
 
+# Some 600 sets of 15 labels with a vector of 384 components.
+_CLASSIFIERS_BYTES = 32 << 20
+
 
 class EncoderServicer(encoder_service_pb2_grpc.EncoderServiceServicer):
     """Answers calls once `serve` has been called.
@@ -35,6 +40,7 @@ class EncoderServicer(encoder_service_pb2_grpc.EncoderServiceServicer):
 
     def __init__(self, settings: EncoderSettings) -> None:
         self._settings = settings
+        self._classifiers = ClassifierCache(_CLASSIFIERS_BYTES if settings.cache_bytes else 0)
         self._serving: tuple[LoadedModel, TextEncoder, Limits] | None = None
 
     def serve(self, model: LoadedModel, encoder: TextEncoder, limits: Limits) -> None:
@@ -64,9 +70,16 @@ class EncoderServicer(encoder_service_pb2_grpc.EncoderServiceServicer):
         model, encoder, limits = self._ready()
         deadline = request_context.current().deadline.at
         question = await asyncio.to_thread(read_question, request, limits)
+        classifier = self._classifiers.get(question.labels_key)
+        label_texts = question.label_texts() if classifier is None else []
         # As queries on both sides: a label and a text are alike, neither answers the other.
-        encoded = await encoder.encode(question.all_texts(), "query", Lane.INTERACTIVE, deadline)
-        return await asyncio.to_thread(answer_question, question, encoded, model.manifest.space_fingerprint)
+        encoded = await encoder.encode([*question.texts, *label_texts], "query", Lane.INTERACTIVE, deadline)
+        count = len(question.texts)
+        if classifier is None:
+            classifier = await asyncio.to_thread(fit_question, question, encoded.texts[count:])
+            self._classifiers.put(question.labels_key, classifier)
+        fingerprint = model.manifest.space_fingerprint
+        return await asyncio.to_thread(answer_question, question, encoded.texts[:count], classifier, fingerprint)
 
     async def GetModelInfo(self, request: pb.GetModelInfoRequest, context: ServicerContext) -> pb.GetModelInfoResponse:
         """Which model serves."""

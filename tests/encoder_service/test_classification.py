@@ -13,6 +13,8 @@ from encoder_service.classification import (
     LabelVectors,
     fit_labels,
     fit_temperature,
+    label_directions,
+    leave_one_out,
 )
 
 DIMENSIONS = 12
@@ -139,4 +141,26 @@ def test_the_temperature_that_made_the_answers_is_found(true_temperature: float)
     powers = np.exp(projections / true_temperature)
     shares = powers / powers.sum(axis=1, keepdims=True)
     truth = np.array([random.choice(5, p=row) for row in shares])
-    assert fit_temperature(projections, truth) == pytest.approx(true_temperature, rel=0.1)
+    assert fit_temperature(projections, truth)[0] == pytest.approx(true_temperature, rel=0.1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(label_sets(), st.sampled_from([2.0, 8.0, 32.0]))
+def test_leaving_one_out_is_what_it_says(case, worth: float) -> None:
+    """Against the plain way: the directions made anew without each example."""
+    labels, _ = case
+    described = np.stack([label.descriptions.mean(axis=0).astype(np.float64) for label in labels])
+    described /= np.linalg.norm(described, axis=1, keepdims=True)
+    sums = np.stack([label.examples.sum(axis=0).astype(np.float64) for label in labels])
+    counts = np.array([len(label.examples) for label in labels])
+    if (counts > 0).sum() < 2:
+        return
+    truth = np.repeat(np.arange(len(labels)), counts)
+    examples = np.concatenate([label.examples for label in labels]).astype(np.float64)
+    plain = []
+    for example, label in zip(examples, truth, strict=True):
+        fewer = np.eye(len(labels), dtype=int)[label]
+        directions, offset = label_directions(described, sums - np.outer(fewer, example), counts - fewer, worth)
+        plain.append(directions @ (example - offset))
+    found = leave_one_out(described, sums, counts, worth, examples, truth)
+    np.testing.assert_allclose(found, np.stack(plain), atol=1e-5)

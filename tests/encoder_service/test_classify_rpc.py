@@ -54,20 +54,42 @@ async def test_max_labels_names_the_best_and_counts_the_rest(serving) -> None:
     assert len(many.classifications[0].labels) == 10
 
 
-async def test_labels_are_encoded_once_and_repeated_texts_count_once(serving) -> None:
+@pytest.mark.parametrize("cache_bytes", [1 << 20, 0])
+async def test_labels_are_encoded_once_where_there_is_a_cache(serving, cache_bytes: int) -> None:
     backend = FakeBackend()
-    async with serving(backend) as stub:
-        first = await stub.Classify(pb.ClassifyRequest(texts=["w10"], labels=LABELS))
-        second = await stub.Classify(pb.ClassifyRequest(texts=["w11"], labels=LABELS))
+    async with serving(backend, cache_bytes=cache_bytes) as stub:
+        for i in range(3):
+            await stub.Classify(pb.ClassifyRequest(texts=[f"w{10 + i}"], labels=LABELS))
         computed = sum(texts for texts, _ in backend.batches)
-        repeated = [
-            pb.Label(id=label.id, descriptions=[*label.descriptions, label.descriptions[0]], examples=label.examples)
-            for label in LABELS
-        ]
-        again = await stub.Classify(pb.ClassifyRequest(texts=["w11"], labels=repeated))
-    assert computed == 4 + 2
-    assert (first.cached_count, second.cached_count, again.cached_count) == (0, 4, 5)
-    assert again.classifications == second.classifications
+    assert computed == (4 + 3 if cache_bytes else 3 * (4 + 1))
+
+
+async def test_repeated_texts_count_once_and_ids_are_only_names(serving) -> None:
+    repeated = [
+        pb.Label(id=f"my {label.id}", descriptions=[*label.descriptions, label.descriptions[0]]) for label in LABELS
+    ]
+    async with serving() as stub:
+        first = await stub.Classify(pb.ClassifyRequest(texts=["w11"], labels=LABELS))
+        second = await stub.Classify(pb.ClassifyRequest(texts=["w11"], labels=repeated))
+    ours, theirs = first.classifications[0].labels, second.classifications[0].labels
+    assert [f"my {score.id}" for score in ours] == [score.id for score in theirs]
+    assert [score.probability for score in ours] == [score.probability for score in theirs]
+
+
+async def test_other_examples_are_another_label_set(serving) -> None:
+    """The text moves from the descriptions of one label to its examples, and from one label to the next."""
+    sets = [
+        [pb.Label(id="a", descriptions=["w1", "w2"]), pb.Label(id="b", descriptions=["w3"])],
+        [pb.Label(id="a", descriptions=["w1"], examples=["w2"]), pb.Label(id="b", descriptions=["w3"])],
+        [pb.Label(id="a", descriptions=["w1"]), pb.Label(id="b", descriptions=["w2", "w3"])],
+    ]
+    async with serving() as stub:
+        answers = [await stub.Classify(pb.ClassifyRequest(texts=["w11"], labels=labels)) for labels in sets]
+    similarities = {
+        tuple(score.similarity for score in sorted(answer.classifications[0].labels, key=lambda s: s.id))
+        for answer in answers
+    }
+    assert len(similarities) == 3
 
 
 async def test_examples_change_the_answer_and_calibrate_it(serving) -> None:

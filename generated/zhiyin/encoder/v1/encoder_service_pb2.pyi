@@ -278,8 +278,8 @@ class Label(_message.Message):
     @_builtins.property
     def examples(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Up to 64 texts known to have the label, such as real ones of the past. They draw the label's vector to themselves,
-        the more the more there are (half at 16), and with 16 in all, at two labels or more, they also calibrate the
-        probabilities. An example given twice counts once. Best given for every label or for none.
+        the more the more there are (half at 8 by default). With 16 in all, at two labels or more, they also decide how
+        much the descriptions count beside them, and calibrate the probabilities. An example given twice counts once. Best given for every label or for none.
         """
 
     def __init__(
@@ -307,7 +307,6 @@ class ClassifyResponse(_message.Message):
     TEMPERATURE_FIELD_NUMBER: _builtins.int
     CALIBRATION_EXAMPLES_FIELD_NUMBER: _builtins.int
     SPACE_FINGERPRINT_FIELD_NUMBER: _builtins.int
-    CACHED_COUNT_FIELD_NUMBER: _builtins.int
     temperature: _builtins.float
     """What differences in similarity were divided by to become probabilities, above 0. Smaller: surer."""
     calibration_examples: _builtins.int
@@ -316,8 +315,6 @@ class ClassifyResponse(_message.Message):
     """
     space_fingerprint: _builtins.str
     """Which model compared. Probabilities of two models are not comparable."""
-    cached_count: _builtins.int
-    """How many of the texts, descriptions and examples came from the cache."""
     @_builtins.property
     def classifications(self) -> _containers.RepeatedCompositeFieldContainer[Global___Classification]:
         """One entry a text, in the order of the request."""
@@ -329,11 +326,10 @@ class ClassifyResponse(_message.Message):
         temperature: _builtins.float = ...,
         calibration_examples: _builtins.int = ...,
         space_fingerprint: _builtins.str = ...,
-        cached_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_count", b"cached_count", "calibration_examples", b"calibration_examples", "classifications", b"classifications", "space_fingerprint", b"space_fingerprint", "temperature", b"temperature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calibration_examples", b"calibration_examples", "classifications", b"classifications", "space_fingerprint", b"space_fingerprint", "temperature", b"temperature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

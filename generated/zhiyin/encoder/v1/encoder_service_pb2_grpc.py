@@ -87,7 +87,7 @@ class EncoderServiceServicer:
 
     def Classify(self, request, context):
         """Labels of the caller's own for texts: by the labels' descriptions alone, or better with a few examples. Nothing is
-        stored: the labels come with every call, and the vectors of their texts from the cache after the first. All texts
+        stored: the labels come with every call, and what was made of them from the cache after the first. All texts
         are encoded as queries, in the interactive lane. Errors: as Embed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -46,7 +46,7 @@ class EncoderServiceStub:
     """
     Classify: _grpc.UnaryUnaryMultiCallable[_encoder_service_pb2.ClassifyRequest, _encoder_service_pb2.ClassifyResponse]
     """Labels of the caller's own for texts: by the labels' descriptions alone, or better with a few examples. Nothing is
-    stored: the labels come with every call, and the vectors of their texts from the cache after the first. All texts
+    stored: the labels come with every call, and what was made of them from the cache after the first. All texts
     are encoded as queries, in the interactive lane. Errors: as Embed.
     """
     GetModelInfo: _grpc.UnaryUnaryMultiCallable[_encoder_service_pb2.GetModelInfoRequest, _encoder_service_pb2.GetModelInfoResponse]
@@ -72,7 +72,7 @@ class EncoderServiceAsyncStub(EncoderServiceStub):
     """
     Classify: _aio.UnaryUnaryMultiCallable[_encoder_service_pb2.ClassifyRequest, _encoder_service_pb2.ClassifyResponse]  # type: ignore[assignment]
     """Labels of the caller's own for texts: by the labels' descriptions alone, or better with a few examples. Nothing is
-    stored: the labels come with every call, and the vectors of their texts from the cache after the first. All texts
+    stored: the labels come with every call, and what was made of them from the cache after the first. All texts
     are encoded as queries, in the interactive lane. Errors: as Embed.
     """
     GetModelInfo: _aio.UnaryUnaryMultiCallable[_encoder_service_pb2.GetModelInfoRequest, _encoder_service_pb2.GetModelInfoResponse]  # type: ignore[assignment]
@@ -113,7 +113,7 @@ class EncoderServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_encoder_service_pb2.ClassifyResponse, _abc.Awaitable[_encoder_service_pb2.ClassifyResponse]]:
         """Labels of the caller's own for texts: by the labels' descriptions alone, or better with a few examples. Nothing is
-        stored: the labels come with every call, and the vectors of their texts from the cache after the first. All texts
+        stored: the labels come with every call, and what was made of them from the cache after the first. All texts
         are encoded as queries, in the interactive lane. Errors: as Embed.
         """
 
