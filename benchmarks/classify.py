@@ -26,7 +26,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.stack import running_stack
-from encoder_service.classification import DEFAULT_TEMPERATURE
 from zhiyin.encoder.v1 import encoder_service_pb2 as pb
 from zhiyin.encoder.v1.encoder_service_pb2_grpc import EncoderServiceStub
 from zhiyin_cli.model_source import DEFAULT_MODEL
@@ -220,11 +219,12 @@ def _few_shot(
     stub: EncoderServiceStub, titles: Titles, labels: Sequence[NewsLabel], pool: Sequence[Sequence[str]]
 ) -> dict[str, Any]:
     figures: dict[str, Any] = {}
+    usual = classify(stub, titles.texts[:1], described(labels)).temperature
     for count in EXAMPLES:
         drawn = [with_examples(described(labels), pool, count, seed) for seed in range(EXAMPLE_SEEDS)]
         answers = [classify(stub, titles.texts, taught) for taught in drawn]
         accuracies = [each.accuracy(titles.truth) for each in answers]
-        default = [each.at(DEFAULT_TEMPERATURE).calibration_error(titles.truth) for each in answers]
+        default = [each.at(usual).calibration_error(titles.truth) for each in answers]
         figures[str(count)] = {
             "accuracy": round(statistics.mean(accuracies), 4),
             "accuracy_standard_deviation_over_draws": round(statistics.stdev(accuracies), 4),

@@ -15,7 +15,8 @@ examples, where there are some, as far as these cover the labels.
 
 Probabilities are a softmax of text . direction over a temperature (Guo et al. 2017, On Calibration of Modern Neural
 Networks). With enough examples, k and the temperature are those that make the examples, each left out in turn, most
-probable; log-normal priors hold both near their defaults, which serve where there are fewer.
+probable; log-normal priors hold both near their defaults, which serve where there are fewer. The default temperature
+belongs to the model: it grows with how far apart the model puts unlike texts.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-# Fitted on titles that no figure is reported on; docs/decisions/0041 has the range over data sets and label sets.
-DEFAULT_TEMPERATURE = 0.035
-MIN_CALIBRATION_EXAMPLES = 16
+# Fitted on titles that no figure is reported on; docs/decisions/0041-classify.md has the range over data and models.
+_TEMPERATURE_PER_SPREAD = 0.0755
+MIN_CALIBRATION_EXAMPLES = 16  # of labels that have two or more
 _MAX_CALIBRATION_EXAMPLES = 256
 _DEFAULT_DESCRIPTIONS_WORTH = 8.0
 # Standard deviations of the logarithms of the best values over data sets and kinds of descriptions.
 _TEMPERATURE_LOG_SD, _WORTH_LOG_SD = 0.3, 0.7
-_TEMPERATURES = DEFAULT_TEMPERATURE * np.geomspace(0.25, 4.0, 33)
+_TEMPERATURES = np.geomspace(0.25, 4.0, 33)  # times the default
 _WORTHS = (2.0, 4.0, 8.0, 16.0, 32.0)
 _EPSILON = 1e-9
 
@@ -99,40 +100,59 @@ class LabelClassifier:
         return LabelScores(_softmax(projections / self.temperature), np.clip(projections / lengths, -1.0, 1.0))
 
 
-def fit_labels(labels: Sequence[LabelVectors]) -> LabelClassifier:
-    """Makes a classifier of two labels or more. Milliseconds; with 256 labels of many examples a fifth of a second."""
+def default_temperature(unlike_texts: NDArray[np.float32]) -> float:
+    """The temperature of a model for labels without examples.
+
+    Args:
+        unlike_texts: [2 or more, dimensions], of texts on many subjects.
+    """
+    vectors = _unit(unlike_texts.astype(np.float64))
+    count = len(vectors)
+    cosine_of_two = ((vectors.sum(axis=0) ** 2).sum() - count) / (count * (count - 1))
+    return _TEMPERATURE_PER_SPREAD * float(np.sqrt(max(1.0 - cosine_of_two, _EPSILON)))
+
+
+def fit_labels(labels: Sequence[LabelVectors], usual_temperature: float) -> LabelClassifier:
+    """Makes a classifier. Takes milliseconds; with 256 labels of many examples a fifth of a second.
+
+    Args:
+        labels: Two or more.
+        usual_temperature: Of the model, see `default_temperature`.
+    """
     described = np.stack([_unit(_unit(label.descriptions.astype(np.float64)).mean(axis=0)) for label in labels])
     examples = [_unit(label.examples.astype(np.float64)) for label in labels]
     sums = np.stack([own.sum(axis=0) for own in examples])
     counts = np.array([len(own) for own in examples])
-    temperature, worth, used = DEFAULT_TEMPERATURE, _DEFAULT_DESCRIPTIONS_WORTH, 0
-    if counts.sum() >= MIN_CALIBRATION_EXAMPLES and (counts > 0).sum() >= 2:
-        truth = np.repeat(np.arange(len(labels)), counts)
+    temperature, worth, used = usual_temperature, _DEFAULT_DESCRIPTIONS_WORTH, 0
+    # Without its only example a label would stand alone against labels with theirs: that tells nothing of new texts.
+    several = np.flatnonzero(counts >= 2)
+    if counts[several].sum() >= MIN_CALIBRATION_EXAMPLES and len(several) >= 2:
+        truth = np.repeat(several, counts[several])
         chosen = slice(None, None, -(-len(truth) // _MAX_CALIBRATION_EXAMPLES))  # evenly over the labels
-        left_out, truth = np.concatenate(examples)[chosen], truth[chosen]
-        temperature, worth = _fit_to_examples(described, sums, counts, left_out, truth)
+        left_out, truth = np.concatenate([examples[label] for label in several])[chosen], truth[chosen]
+        temperature, worth = _fit_to_examples(described, sums, counts, left_out, truth, usual_temperature)
         used = len(truth)
     directions, offset = label_directions(described, sums, counts, worth)
     return LabelClassifier(directions, offset, temperature, worth, used)
 
 
-def fit_temperature(projections: NDArray[np.float64], truth: NDArray[np.int64]) -> tuple[float, float]:
+def fit_temperature(projections: NDArray[np.float64], truth: NDArray[np.int64], usual: float) -> tuple[float, float]:
     """The most probable temperature, and how improbable the truth is with it (negative log, prior included).
 
     Args:
         projections: [examples, labels], of texts that had no part in the labels' directions.
         truth: [examples], the index of the right label.
+        usual: The middle of the prior.
     """
     rows = np.arange(len(truth))
 
     def loss(temperature: float) -> float:
         right = _softmax(projections / temperature)[rows, truth]
         surprise = -np.log(np.maximum(right, 1e-12)).sum()
-        return float(surprise) + _prior_loss(temperature, DEFAULT_TEMPERATURE, _TEMPERATURE_LOG_SD)
+        return float(surprise) + _prior_loss(temperature, usual, _TEMPERATURE_LOG_SD)
 
-    losses = [loss(temperature) for temperature in _TEMPERATURES]
-    best = int(np.argmin(losses))
-    return float(_TEMPERATURES[best]), losses[best]
+    found, temperature = min((loss(candidate), candidate) for candidate in usual * _TEMPERATURES)
+    return float(temperature), found
 
 
 def _fit_to_examples(
@@ -141,11 +161,13 @@ def _fit_to_examples(
     counts: NDArray[np.int64],
     left_out: NDArray[np.float64],
     truth: NDArray[np.int64],
+    usual_temperature: float,
 ) -> tuple[float, float]:
     """Temperature and worth of the descriptions."""
     fits = []
     for worth in _WORTHS:
-        temperature, loss = fit_temperature(leave_one_out(described, sums, counts, worth, left_out, truth), truth)
+        projections = leave_one_out(described, sums, counts, worth, left_out, truth)
+        temperature, loss = fit_temperature(projections, truth, usual_temperature)
         fits.append((loss + _prior_loss(worth, _DEFAULT_DESCRIPTIONS_WORTH, _WORTH_LOG_SD), temperature, worth))
     _, temperature, worth = min(fits)
     return temperature, worth
@@ -174,7 +196,7 @@ def label_directions(
     kinds_apart = apart[has].mean(axis=0)
     prototypes = described + weights[:, None] * apart + (1 - weights[:, None]) * kinds_apart
     mean = prototypes.mean(axis=0)
-    return _unit(prototypes - mean), _coverage(has.mean()) * mean
+    return _unit(prototypes - mean), _coverage(has) * mean
 
 
 def leave_one_out(
@@ -191,32 +213,29 @@ def leave_one_out(
     an example only its own label's prototype moves freely, all others along one vector, so inner products are enough.
 
     Args:
-        described, sums, counts, worth: As in `label_directions`; two labels or more have examples.
-        left_out: [examples, dimensions], length 1.
+        described, sums, counts, worth: As in `label_directions`.
+        left_out: [examples, dimensions], length 1, of labels with two examples or more.
         truth: [examples], the label of each.
 
     Returns:
         [examples, labels].
     """
     rows, labels = np.arange(len(truth)), len(counts)
-    having = int((counts > 0).sum())
+    has = counts > 0
     apart = _unit(sums) - described
     weights = counts / (counts + worth)
-    kinds_apart = apart.sum(axis=0, where=(counts > 0)[:, None]) / having
+    kinds_apart = apart[has].mean(axis=0)
     prototypes = described + weights[:, None] * apart + (1 - weights[:, None]) * kinds_apart
     mean = prototypes.mean(axis=0)
 
     fewer = counts[truth] - 1
-    still = (fewer > 0)[:, None]
-    having_then = having - (fewer == 0)
-    apart_then = np.where(still, _unit(sums[truth] - left_out) - described[truth], 0.0)
-    kinds_then = (having * kinds_apart - apart[truth] + apart_then) / having_then[:, None]
-    shift = kinds_then - kinds_apart
+    apart_then = _unit(sums[truth] - left_out) - described[truth]
+    shift = (apart_then - apart[truth]) / has.sum()
     weight_then = (fewer / (fewer + worth))[:, None]
-    own_then = described[truth] + weight_then * apart_then + (1 - weight_then) * kinds_then
+    own_then = described[truth] + weight_then * apart_then + (1 - weight_then) * (kinds_apart + shift)
     others_move = (1 - weights).sum() - (1 - weights[truth])
     mean_then = mean + (others_move[:, None] * shift + own_then - prototypes[truth]) / labels
-    texts = left_out - _coverage(having_then / labels)[:, None] * mean_then
+    texts = left_out - _coverage(has) * mean_then
 
     # A prototype j of another label is now prototypes[j] + slack[j] * shift; minus the new mean, it is moved[j].
     slack = 1 - weights
@@ -236,9 +255,9 @@ def leave_one_out(
     return projections
 
 
-def _coverage(share: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How far texts are centred on the examples of a share of the labels: few say little about texts on the whole."""
-    return share**2
+def _coverage(has: NDArray[np.bool_]) -> float:
+    """How far texts are centred on the labels' examples: those of few labels say little about texts on the whole."""
+    return float(has.mean() ** 2)
 
 
 def _rowwise(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -117,12 +117,13 @@ def _check_labels(violations: Violations, labels: Sequence[pb.Label], max_text_b
         check_texts(violations, f"{field}.examples", label.examples, 0, MAX_EXAMPLES, max_text_bytes)
 
 
-def fit_question(question: Question, label_texts: Sequence[EncodedText]) -> LabelClassifier:
+def fit_question(question: Question, label_texts: Sequence[EncodedText], usual_temperature: float) -> LabelClassifier:
     """Fits the labels; computes, so not for the event loop.
 
     Args:
         question: The request.
         label_texts: Of `question.label_texts()`.
+        usual_temperature: Of the model.
     """
     vectors = np.stack([text.vector for text in label_texts])
     labels, start = [], 0
@@ -131,7 +132,7 @@ def fit_question(question: Question, label_texts: Sequence[EncodedText]) -> Labe
         end = middle + len(label.examples)
         labels.append(LabelVectors(vectors[start:middle], vectors[middle:end]))
         start = end
-    return fit_labels(labels)
+    return fit_labels(labels, usual_temperature)
 
 
 def answer_question(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from encoder_service.backend import Backend
+from encoder_service.classification import default_temperature
 from encoder_service.model_directory import GRAPH_FILE, TOKENIZER_FILE, ModelManifest, read_parity, verify
 from encoder_service.onnx_backend import OnnxBackend
 from encoder_service.parity import check_serving
@@ -32,6 +33,7 @@ class LoadedModel:
         max_batch_tokens: Budget of a batch.
         max_queued_tokens: Tokens that may wait.
         tokens_per_second: Measured at warm-up.
+        default_temperature: For Classify, where there are no examples.
     """
 
     manifest: ModelManifest
@@ -41,6 +43,7 @@ class LoadedModel:
     max_batch_tokens: int
     max_queued_tokens: int
     tokens_per_second: float
+    default_temperature: float
 
 
 def load_model(settings: EncoderSettings) -> LoadedModel:
@@ -63,7 +66,8 @@ def load_model(settings: EncoderSettings) -> LoadedModel:
         device_id=settings.device_id,
         cache_dir=settings.tensorrt_cache_dir,
     )
-    report = check_serving(tokenizer, backend, read_parity(directory), manifest.pad_token_id, manifest.precision)
+    parity = read_parity(directory)
+    report = check_serving(tokenizer, backend, parity, manifest.pad_token_id, manifest.precision)
     on_cpu = backend.provider == "CPUExecutionProvider"
     budget = settings.max_batch_tokens or (_CPU_BATCH_TOKENS if on_cpu else _GPU_BATCH_TOKENS)
     speed = warm_up(backend, budget, manifest.max_tokens)
@@ -85,6 +89,7 @@ def load_model(settings: EncoderSettings) -> LoadedModel:
         max_batch_tokens=budget,
         max_queued_tokens=settings.max_queued_tokens or _QUEUE_BATCHES * budget,
         tokens_per_second=speed,
+        default_temperature=default_temperature(parity.vectors),
     )
 
 

@@ -76,7 +76,8 @@ class EncoderServicer(encoder_service_pb2_grpc.EncoderServiceServicer):
         encoded = await encoder.encode([*question.texts, *label_texts], "query", Lane.INTERACTIVE, deadline)
         count = len(question.texts)
         if classifier is None:
-            classifier = await asyncio.to_thread(fit_question, question, encoded.texts[count:])
+            label_vectors = encoded.texts[count:]
+            classifier = await asyncio.to_thread(fit_question, question, label_vectors, model.default_temperature)
             self._classifiers.put(question.labels_key, classifier)
         fingerprint = model.manifest.space_fingerprint
         return await asyncio.to_thread(answer_question, question, encoded.texts[:count], classifier, fingerprint)

@@ -116,6 +116,7 @@ def fake_service(
             max_batch_tokens=s.max_batch_tokens or 64,
             max_queued_tokens=s.max_queued_tokens or 4096,
             tokens_per_second=speed,
+            default_temperature=0.035,
         )
 
     return EncoderService(chosen, load), chosen

@@ -62,6 +62,7 @@ def load(settings: EncoderSettings) -> LoadedModel:
         max_batch_tokens=budget,
         max_queued_tokens=settings.max_queued_tokens or 128 * budget,
         tokens_per_second=1 / seconds if seconds else 1e6,
+        default_temperature=0.035,
     )
 
 

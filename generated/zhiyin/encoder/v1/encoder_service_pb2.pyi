@@ -278,8 +278,9 @@ class Label(_message.Message):
     @_builtins.property
     def examples(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Up to 64 texts known to have the label, such as real ones of the past. They draw the label's vector to themselves,
-        the more the more there are (half at 8 by default). With 16 in all, at two labels or more, they also decide how
-        much the descriptions count beside them, and calibrate the probabilities. An example given twice counts once. Best given for every label or for none.
+        the more the more there are (half at 8 by default). With 16 in all, at labels that have two or more, they also decide
+        how much the descriptions count beside them, and calibrate the probabilities. An example given twice counts once.
+        Best given for every label or for none.
         """
 
     def __init__(
@@ -310,8 +311,8 @@ class ClassifyResponse(_message.Message):
     temperature: _builtins.float
     """What differences in similarity were divided by to become probabilities, above 0. Smaller: surer."""
     calibration_examples: _builtins.int
-    """Over how many examples the temperature was fitted, each left out in turn. 0: there were too few, and the default
-    measured on public data was used.
+    """Over how many examples the temperature was fitted, each left out in turn. 0: there were too few, and the model's
+    default was used.
     """
     space_fingerprint: _builtins.str
     """Which model compared. Probabilities of two models are not comparable."""
