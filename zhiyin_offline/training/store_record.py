@@ -44,6 +44,9 @@ def read_record(locations: Locations, catalog: str) -> Record:
         CatalogUnknown: There is nothing to learn from.
         FailedPrecondition: A store is of a newer release.
     """
+    for url, file in ((locations.item_store_url, locations.item_file), (locations.user_store_url, locations.user_file)):
+        if not url and not file.is_file():
+            raise CatalogUnknown(f"{file} does not exist: {locations.root} is no data directory of running services")
     items, vectors, fingerprint = _items(locations, catalog)
     numbers = {item.id: number for number, item in enumerate(items)}
     rows, users = EventRows(numbers), dict[int, int]()

@@ -1,0 +1,121 @@
+"""A bundle that is significantly worse than the one that serves does not take over by itself; any other may."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ranking_service.bundles.bundle import RANKER_FILE, Manifest, Serves, write_bundle
+from ranking_service.scorers.features import NAMES, SOURCES
+from tests.zhiyin_offline.training.planted import planted
+from zhiyin_offline.training.choice import Choice, Contender, choose, judge
+from zhiyin_offline.training.examples import Example, Floats
+from zhiyin_offline.training.gate import compare_with_serving
+from zhiyin_offline.training.ranker import train_ranker
+from zhiyin_offline.training.train import Trained
+
+EXAMPLES = planted(150, {"history": 2.0})
+GOOD = {"history": 1.0}
+
+
+def weights_of(named: dict[str, float]) -> Floats:
+    return np.array([named.get(kind.name.lower(), 0.0) for kind in SOURCES], np.float32)
+
+
+def trained(named: dict[str, float], examples: list[Example] | None = None) -> Trained:
+    """A new bundle that serves these weights."""
+    examples = EXAMPLES if examples is None else examples
+    weights = weights_of(named)
+    best = Contender("learned weights", "blend", *judge(examples, lambda example: example.blend(weights)))
+    manifest = Manifest("new", "default", 2e9, "blend", named)
+    return Trained(manifest, {}, Choice(best, weights, None, (best,), 1.0), examples, None)
+
+
+def serve(folder: Path, serves: Serves, named: dict[str, float], files: dict[str, bytes] | None = None) -> Path:
+    """A bundle that serves."""
+    manifest = Manifest("old", "default", 1e9, serves, named, feature_names=NAMES)
+    write_bundle(folder, manifest, files or {})
+    (folder / "active").write_text("old\n")
+    return folder / "old"
+
+
+def test_a_worse_bundle_does_not_take_over_and_the_text_says_by_how_much(tmp_path: Path) -> None:
+    serve(tmp_path, "blend", GOOD)
+    verdict = compare_with_serving(tmp_path, trained({"popular": 1.0}))
+    assert verdict.worse
+    assert "old" in verdict.text
+    assert "ndcg@10 -0." in verdict.text
+
+
+def test_a_better_one_takes_over(tmp_path: Path) -> None:
+    serve(tmp_path, "blend", {"popular": 1.0})
+    verdict = compare_with_serving(tmp_path, trained(GOOD))
+    assert not verdict.worse
+    assert "ndcg@10 +0." in verdict.text
+
+
+def test_one_that_is_the_same_takes_over(tmp_path: Path) -> None:
+    serve(tmp_path, "blend", GOOD)
+    assert not compare_with_serving(tmp_path, trained(GOOD)).worse
+
+
+def test_a_difference_within_its_noise_is_no_reason_to_refuse(tmp_path: Path) -> None:
+    serve(tmp_path, "blend", GOOD)
+    slightly = {"history": 1.0, "popular": 0.06}
+    new, old = trained(slightly), trained(GOOD)
+    assert new.choice.best.ndcg.mean() < old.choice.best.ndcg.mean()
+    assert not compare_with_serving(tmp_path, new).worse
+
+
+def test_the_ranker_that_serves_is_compared_as_it_serves(tmp_path: Path) -> None:
+    # It orders the right way what the new bundle gets wrong.
+    model = train_ranker(EXAMPLES, weights_of(GOOD), 0)
+    assert model is not None
+    serve(tmp_path, "ranker", GOOD, {RANKER_FILE: model.encode()})
+    assert compare_with_serving(tmp_path, trained({"popular": 1.0})).worse
+
+
+def test_the_house_that_serves_by_a_bundle_is_compared(tmp_path: Path) -> None:
+    serve(tmp_path, "builtin", {})
+    right = [replace(example, builtin=example.blend(weights_of(GOOD))) for example in EXAMPLES]
+    assert compare_with_serving(tmp_path, trained({"popular": 1.0}, right)).worse
+    wrong = [replace(example, builtin=np.zeros_like(example.builtin)) for example in EXAMPLES]
+    assert not compare_with_serving(tmp_path, trained(GOOD, wrong)).worse
+
+
+@pytest.mark.parametrize(
+    "state", ["no folder", "nothing active", "builtin", "damaged", "ranker gone", "other features"]
+)
+def test_without_a_bundle_to_compare_with_the_new_one_may_serve(tmp_path: Path, state: str) -> None:
+    folder = tmp_path / "default"
+    if state != "no folder":
+        model = train_ranker(EXAMPLES, weights_of(GOOD), 0) or ""
+        old = serve(folder, "ranker", GOOD, {RANKER_FILE: model.encode()})
+        if state == "nothing active":
+            (folder / "active").unlink()
+        elif state == "builtin":
+            (folder / "active").write_text("builtin\n")
+        elif state == "damaged":
+            (old / "manifest.json").write_text("{")
+        elif state == "ranker gone":
+            (old / RANKER_FILE).write_bytes(b"something else")
+        else:
+            manifest = json.loads((old / "manifest.json").read_text())
+            (old / "manifest.json").write_text(json.dumps({**manifest, "feature_names": ["other"]}))
+    verdict = compare_with_serving(folder, trained({"popular": 1.0}))
+    assert not verdict.worse
+    assert verdict.text
+
+
+def test_what_was_chosen_from_the_same_cases_never_fails_against_a_single_source(tmp_path: Path) -> None:
+    choice = choose(EXAMPLES, seed=0)
+    manifest = Manifest("new", "default", 2e9, choice.best.serves)
+    new = Trained(manifest, {}, choice, EXAMPLES, None)
+    for kind in SOURCES:
+        folder = tmp_path / kind.name
+        serve(folder, "blend", {kind.name.lower(): 1.0})
+        assert not compare_with_serving(folder, new).worse
