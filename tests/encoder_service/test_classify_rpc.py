@@ -6,6 +6,7 @@ import grpc
 import pytest
 
 from encoder_service.fake_backend import FakeBackend
+from tests.contracts.random_messages import RandomMessages
 from zhiyin.encoder.v1 import encoder_service_pb2 as pb
 
 LABELS = [
@@ -128,3 +129,21 @@ async def test_a_deadline_that_the_labels_cannot_meet_is_refused_without_work(se
             await stub.Classify(pb.ClassifyRequest(texts=["w1"], labels=labels), timeout=2)
     assert refused.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
     assert backend.batches == []
+
+
+async def test_mutations_of_a_good_request_are_answered_or_refused_by_name(serving) -> None:
+    taught = [pb.Label(id=i, descriptions=[f"w{i}", "w8"], examples=[f"w{j}{i}" for j in range(1, 9)]) for i in "123"]
+    good = pb.ClassifyRequest(texts=["w1", "w2"], labels=taught, min_probability=0.2, max_labels=2)
+    make, codes = RandomMessages(1), set()
+    async with serving() as stub:
+        for _ in range(300):
+            try:
+                answer = await stub.Classify(make.mutate(good))
+            except grpc.aio.AioRpcError as refused:
+                codes.add(refused.code())
+                continue
+            codes.add(grpc.StatusCode.OK)
+            for found in answer.classifications:
+                listed = sum(label.probability for label in found.labels)
+                assert listed + found.unlisted_probability == pytest.approx(1)
+    assert codes == {grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT}
