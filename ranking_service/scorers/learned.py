@@ -14,12 +14,16 @@ from ranking_service.scorers.tree_ranker import TreeRanker
 from ranking_service.scorers.weighted_sum import Scores, weighted_sum
 from ranking_service.taste import Taste
 
+# What people say in words, of which a training hears nothing: it reads events.
+_UNHEARD = (SourceKind.PROFILE, SourceKind.QUERY)
+
 
 class LearnedScorer:
     """A bundle's scorer.
 
     What was learned is about users with a history who browse: a request with a text, and users without events, are
-    scored by the weights of the house, in which a text decides.
+    scored by the weights of the house, in which a text decides. A profile, or a search of the last day, counts beside
+    the learned weights as much as it does beside those of the house.
 
     Args:
         weights: Of the sources' z-scores; None: those of the house.
@@ -33,7 +37,8 @@ class LearnedScorer:
     def score(self, taste: Taste, pool: Pool, opinions: Opinions) -> Scores:
         """See `Scorer`."""
         learned = bool(taste.likes) and not taste.query.text
-        weights = self._weights if learned and self._weights is not None else source_weights(taste)
+        house = source_weights(taste)
+        weights = _with_texts(self._weights, house) if learned and self._weights is not None else house
         blend = weighted_sum(pool, opinions.evidence, opinions.resolutions, weights, opinions.nudge)
         if not learned or self._ranker is None or len(pool) == 0:
             return blend
@@ -41,6 +46,12 @@ class LearnedScorer:
         columns = features(taste, pool, opinions, blend.total)[rows]
         total = reranked(blend.total, rows, self._ranker.score(columns))
         return Scores(total, blend.by_source, blend.nudge)
+
+
+def _with_texts(learned: Mapping[SourceKind, float], house: Mapping[SourceKind, float]) -> Mapping[SourceKind, float]:
+    """The learned weights, and of sources that read texts those of the house, on the scale of the learned ones."""
+    scale = sum(learned.values()) / sum(weight for kind, weight in house.items() if kind not in _UNHEARD)
+    return {**{kind: scale * house.get(kind, 0.0) for kind in _UNHEARD}, **learned}
 
 
 def reranked(blend: Floats, rows: np.ndarray[tuple[int], np.dtype[np.intp]], scores: Floats) -> Floats:

@@ -118,6 +118,27 @@ def test_a_bundle_that_found_the_house_best_serves_as_the_house() -> None:
     assert np.array_equal(LearnedScorer(None, None, 100).score(taste_of(), pool_of(3), said).total, house.total)
 
 
+def test_a_profile_counts_beside_learned_weights_as_beside_those_of_the_house() -> None:
+    """No training hears what people say in words: that is no reason to stop listening."""
+    said = opinions_of([3.0, 1.0, 2.0], [0.0, 5.0, 1.0])
+    profile = np.array([0.0, 1.0, 5.0], np.float32)
+    heard = Opinions(
+        {**said.evidence, SourceKind.PROFILE: profile}, {**said.resolutions, SourceKind.PROFILE: 0.01}, said.nudge
+    )
+    house, mine = (
+        which.score(taste_of(), pool_of(3), heard) for which in (BuiltinScorer(source_weights), scorer(None, 3))
+    )
+    weights = source_weights(taste_of())
+    of_events = sum(weight for kind, weight in weights.items() if kind not in (SourceKind.PROFILE, SourceKind.QUERY))
+    share_there = house.by_source[SourceKind.PROFILE] / of_events
+    assert np.allclose(mine.by_source[SourceKind.PROFILE] / sum(WEIGHTS.values()), share_there)
+    assert np.abs(mine.by_source[SourceKind.PROFILE]).max() > 0.5
+    learned = LearnedScorer({**WEIGHTS, SourceKind.PROFILE: 0.25}, None, 3).score(taste_of(), pool_of(3), heard)
+    assert (
+        learned.by_source[SourceKind.PROFILE].max() < mine.by_source[SourceKind.PROFILE].max()
+    )  # what was learned holds
+
+
 def test_what_the_sources_said_stays_readable_under_a_ranker() -> None:
     said = opinions_of([3.0, 1.0, 2.0], [0.0, 5.0, 1.0])
     with_trees, without = (scorer(trees, 3).score(taste_of(), pool_of(3), said) for trees in (Trees(), None))
