@@ -153,7 +153,18 @@ async def test_a_source_that_breaks_is_reported_not_swallowed(
 async def test_timings_and_versions_are_told(ranking: Harness) -> None:
     reply = await ranking.recommend(query_text="beach")
     stages = [timing.stage for timing in reply.stage_timings]
-    assert stages == ["user", "sources", "retrieve", "merge", "filter", "evidence", "score", "select", "diversify", "explain"]
+    assert stages == [
+        "user",
+        "sources",
+        "retrieve",
+        "merge",
+        "filter",
+        "evidence",
+        "score",
+        "select",
+        "diversify",
+        "explain",
+    ]
     assert reply.versions.bundle == "builtin"
     assert dict(reply.versions.space_versions) == {"semantic": 1}
     assert reply.versions.catalog_sequence == ranking.retrieval.sequence
