@@ -183,7 +183,9 @@ async def recommend(world: World, names: Sequence[str], seed: int, pause_s: floa
         user = world.users.of(name)
         if user.changing:
             continue
-        done, token, before = set(user.done), user.token, dict(world.items.writes)
+        done, token = set(user.done), user.token
+        # Gone before the question: a deletion that is acknowledged meanwhile may come after the list was made.
+        absent, before = world.items.absent(), dict(world.items.writes)
         request = ranking.RecommendRequest(catalog=CATALOG, user_id=name, page_size=10, consistency_token=token)
         answer = await world.client.read("Recommend", world.client.ranking.Recommend, request)
         if answer is None or user.changing or user.token != token:
@@ -192,8 +194,7 @@ async def recommend(world: World, names: Sequence[str], seed: int, pause_s: floa
         if repeated := done.intersection(shown):
             world.diverged(f"{name} was shown {sorted(repeated)} again")
         for item_id in shown:
-            gone = world.items.possible(item_id) == {ABSENT}
-            if gone and world.items.writes.get(item_id, 0) == before.get(item_id, 0):
+            if item_id in absent and world.items.writes.get(item_id, 0) == before.get(item_id, 0):
                 world.diverged(f"{item_id} was recommended and is deleted")
         if not shown and not any(entry.component.startswith("source:") for entry in answer.degraded):
             world.diverged(f"{name} got an empty list")

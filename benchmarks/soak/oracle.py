@@ -37,6 +37,10 @@ class Items:
         """The versions that a read may find now."""
         return self.versions.get(name, {ABSENT})
 
+    def absent(self) -> set[str]:
+        """Items that were there once and that no read may find now."""
+        return {name for name, versions in self.versions.items() if versions == {ABSENT}}
+
     def writes_of(self, names: Iterable[str]) -> dict[str, int]:
         """For comparing: see `writes`."""
         return {name: self.writes.get(name, 0) for name in names}
