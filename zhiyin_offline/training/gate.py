@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ranking_service.bundles.bundle import RANKER_FILE, BundleUnusable, Manifest, read_file, read_manifest
+from ranking_service.bundles.serving_bundle import BUILTIN
 from ranking_service.scorers.features import NAMES, SOURCES
 from ranking_service.scorers.tree_ranker import TreeRanker
 from zhiyin_offline.training.choice import Scores, judge
@@ -35,11 +36,12 @@ def compare_with_serving(folder: Path, trained: Trained) -> Verdict:
         trained: The new one; its own figures are out of fold, so the comparison leans towards the old one.
     """
     try:
-        name = (folder / _ACTIVE).read_text().strip()
-        manifest = read_manifest(folder / name)
+        active = folder / _ACTIVE
+        name = active.read_text().strip() if active.exists() else BUILTIN
+        manifest = Manifest(BUILTIN, "", 0.0, "builtin") if name == BUILTIN else read_manifest(folder / name)
         old, _ = judge(trained.examples, _scores(folder / name, manifest))
     except (OSError, BundleUnusable, ValueError) as error:
-        return Verdict(False, f"no bundle of this release served before ({type(error).__name__})")
+        return Verdict(False, f"nothing to compare with: {error}")
     difference = trained.choice.best.ndcg - old
     error_of_mean = float(difference.std()) / len(difference) ** 0.5
     text = f"ndcg@10 {difference.mean():+.4f} ± {error_of_mean:.4f} against {name}, which serves"

@@ -87,28 +87,35 @@ def test_the_house_that_serves_by_a_bundle_is_compared(tmp_path: Path) -> None:
     assert not compare_with_serving(tmp_path, trained(GOOD, wrong)).worse
 
 
-@pytest.mark.parametrize(
-    "state", ["no folder", "nothing active", "builtin", "damaged", "ranker gone", "other features"]
-)
-def test_without_a_bundle_to_compare_with_the_new_one_may_serve(tmp_path: Path, state: str) -> None:
+@pytest.mark.parametrize("state", ["no folder", "nothing active", "builtin"])
+def test_where_no_bundle_serves_the_new_one_is_compared_with_the_house(tmp_path: Path, state: str) -> None:
     folder = tmp_path / "default"
     if state != "no folder":
-        model = train_ranker(EXAMPLES, weights_of(GOOD), 0) or ""
-        old = serve(folder, "ranker", GOOD, {RANKER_FILE: model.encode()})
-        if state == "nothing active":
-            (folder / "active").unlink()
-        elif state == "builtin":
-            (folder / "active").write_text("builtin\n")
-        elif state == "damaged":
-            (old / "manifest.json").write_text("{")
-        elif state == "ranker gone":
-            (old / RANKER_FILE).write_bytes(b"something else")
-        else:
-            manifest = json.loads((old / "manifest.json").read_text())
-            (old / "manifest.json").write_text(json.dumps({**manifest, "feature_names": ["other"]}))
-    verdict = compare_with_serving(folder, trained({"popular": 1.0}))
+        serve(folder, "blend", GOOD)
+        (folder / "active").unlink()
+    if state == "builtin":
+        (folder / "active").write_text("builtin\n")
+    right = [replace(example, builtin=example.blend(weights_of(GOOD))) for example in EXAMPLES]
+    verdict = compare_with_serving(folder, trained({"popular": 1.0}, right))
+    assert verdict.worse
+    assert "against builtin, which serves" in verdict.text
+    assert not compare_with_serving(folder, trained(GOOD)).worse
+
+
+@pytest.mark.parametrize("state", ["damaged", "ranker gone", "other features"])
+def test_beside_a_bundle_that_cannot_be_compared_the_new_one_may_serve(tmp_path: Path, state: str) -> None:
+    model = train_ranker(EXAMPLES, weights_of(GOOD), 0) or ""
+    old = serve(tmp_path, "ranker", GOOD, {RANKER_FILE: model.encode()})
+    if state == "damaged":
+        (old / "manifest.json").write_text("{")
+    elif state == "ranker gone":
+        (old / RANKER_FILE).write_bytes(b"something else")
+    else:
+        manifest = json.loads((old / "manifest.json").read_text())
+        (old / "manifest.json").write_text(json.dumps({**manifest, "feature_names": ["other"]}))
+    verdict = compare_with_serving(tmp_path, trained({"popular": 1.0}))
     assert not verdict.worse
-    assert verdict.text
+    assert "nothing to compare with: bundle old" in verdict.text
 
 
 def test_what_was_chosen_from_the_same_cases_never_fails_against_a_single_source(tmp_path: Path) -> None:
