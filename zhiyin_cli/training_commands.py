@@ -77,8 +77,8 @@ def train(
     folder = (bundles_dir or locations.ranking / "bundles") / catalog
     run_folder = folder / ".training"
     try:
-        run_folder.mkdir(parents=True, exist_ok=True)
         record = read_record(locations, catalog)
+        run_folder.mkdir(parents=True, exist_ok=True)
         with _progress() as progress:
             settings = TrainingSettings(
                 max_cases=max_cases,
