@@ -121,8 +121,6 @@ async def test_what_this_release_cannot_do(ranking: Harness) -> None:
         ranking.stub.PutRule(pb2.PutRuleRequest(catalog="default")),
         ranking.stub.ListRules(pb2.ListRulesRequest(catalog="default")),
         ranking.stub.DeleteRule(pb2.DeleteRuleRequest(catalog="default")),
-        ranking.stub.ListBundles(pb2.ListBundlesRequest(catalog="default")),
-        ranking.stub.ActivateBundle(pb2.ActivateBundleRequest(catalog="default")),
     ):
         with pytest.raises(grpc.aio.AioRpcError) as error:
             await call
