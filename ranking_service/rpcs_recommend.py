@@ -14,7 +14,6 @@ from ranking_service.serving import Serving
 from ranking_service.shelf import shelf_query
 from ranking_service.stages import Journal
 from ranking_service.users.user_side import UserSide
-from service_runtime.errors import NotFound
 from zhiyin.ranking.v1 import ranking_service_pb2 as pb2
 
 
@@ -37,7 +36,7 @@ class RecommendRpcs:
             query = replace(query, seed=token.seed, now=token.now)
             slate, page = await lists.next_page(query, token, size, journal)
         else:
-            await self._require_catalog(request.catalog)
+            await self.user_side.require_catalog(request.catalog)
             slate, page = await lists.first_page(query, size, journal)
         fields = conversions.mask_fields(request.item_mask)
         explain = request.explain if request.HasField("explain") else True
@@ -59,7 +58,7 @@ class RecommendRpcs:
     ) -> pb2.SimilarItemsResponse:
         """A shelf."""
         query, item_ids = conversions.shelf_request(request)
-        await self._require_catalog(request.catalog)
+        await self.user_side.require_catalog(request.catalog)
         journal, shelves = Journal(), self.serving.shelves
         size = conversions.page_size(request.page_size)
         slate, page = await shelves.first_page(shelf_query(query, item_ids), size, journal, keep=False)
@@ -90,10 +89,6 @@ class RecommendRpcs:
             degraded=degraded,
             stage_timings=timings,
         )
-
-    async def _require_catalog(self, catalog: str) -> None:
-        if not await self.user_side.catalog_exists(catalog):
-            raise NotFound("catalog", catalog)
 
     def _next_page_token(self, request: pb2.RecommendRequest, slate: Slate, page: Page) -> str:
         if not page.has_more:

@@ -15,6 +15,8 @@ from service_runtime.durable_files import make_folder, sync
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+ACTIVE_FILE = "active"
+"""Beside the bundles of a catalogue: the id of the one that serves."""
 RANKER_FILE = "ranker.txt"
 SEQUENCE_FILE = "sequence.onnx"
 SEQUENCE_ITEMS_FILE = "sequence_items.npz"
@@ -110,6 +112,17 @@ def read_file(folder: Path, manifest: Manifest, name: str) -> bytes:
     if hashlib.sha256(content).hexdigest() != manifest.files.get(name):
         raise BundleUnusable(f"bundle {manifest.id}: {name} is damaged; train again or activate another bundle")
     return content
+
+
+def bundle_folders(folder: Path) -> list[Path]:
+    """The bundles in a catalogue's folder, in no promised order; none where there is no such folder."""
+    return [f for f in folder.iterdir() if f.is_dir() and not f.name.startswith(".")] if folder.is_dir() else []
+
+
+def active_bundle(folder: Path) -> str:
+    """Id of the bundle that is noted as serving; empty when none is."""
+    note = folder / ACTIVE_FILE
+    return note.read_text().strip() if note.exists() else ""
 
 
 def _fields(manifest: Manifest) -> dict[str, Any]:

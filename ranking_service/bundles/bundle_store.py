@@ -12,7 +12,15 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from ranking_service.bundles.bundle import BundleUnusable, Manifest, read_file, read_manifest
+from ranking_service.bundles.bundle import (
+    ACTIVE_FILE,
+    BundleUnusable,
+    Manifest,
+    active_bundle,
+    bundle_folders,
+    read_file,
+    read_manifest,
+)
 from ranking_service.bundles.loading import serving_bundle
 from ranking_service.bundles.serving_bundle import BUILTIN, ServingBundle
 from ranking_service.scorers.scorer import Scorer
@@ -20,7 +28,6 @@ from service_runtime.durable_files import make_folder, sync
 from service_runtime.errors import FailedPrecondition, NotFound
 from service_runtime.telemetry import get_logger
 
-_ACTIVE = "active"
 _LOOK_EVERY_S = 1.0
 
 log = get_logger(__name__)
@@ -103,7 +110,7 @@ class BundleStore:
         log.info("bundle_activated", catalog=catalog, bundle=bundle)
 
     def _look(self, catalog: str) -> _Serving:
-        known, noted_at = self._serving.get(catalog), _changed_at(self._folder / catalog / _ACTIVE)
+        known, noted_at = self._serving.get(catalog), _changed_at(self._folder / catalog / ACTIVE_FILE)
         if known is None or known.noted_at != noted_at:
             try:
                 bundle = self._load(catalog, self._noted(catalog))
@@ -123,22 +130,20 @@ class BundleStore:
         return serving_bundle(manifest, {name: read_file(folder, manifest, name) for name in manifest.files})
 
     def _folders(self, catalog: str) -> list[Path]:
-        folder = self._folder / catalog
-        return [f for f in folder.iterdir() if f.is_dir() and not f.name.startswith(".")] if folder.is_dir() else []
+        return bundle_folders(self._folder / catalog)
 
     def _noted(self, catalog: str) -> str:
-        path = self._folder / catalog / _ACTIVE
-        return path.read_text().strip() if path.exists() else BUILTIN
+        return active_bundle(self._folder / catalog) or BUILTIN
 
     def _note(self, catalog: str, bundle: str) -> int:
         folder = self._folder / catalog
         make_folder(folder)
-        staging = folder / f".{_ACTIVE}.{os.getpid()}"
+        staging = folder / f".{ACTIVE_FILE}.{os.getpid()}"
         staging.write_text(bundle + "\n")
         sync(staging)
-        staging.replace(folder / _ACTIVE)
+        staging.replace(folder / ACTIVE_FILE)
         sync(folder)
-        return _changed_at(folder / _ACTIVE)
+        return _changed_at(folder / ACTIVE_FILE)
 
 
 def _changed_at(path: Path) -> int:

@@ -9,7 +9,7 @@ from ranking_service.bundles.bundle_store import BundleStore
 from ranking_service.bundles.serving_bundle import BUILTIN
 from ranking_service.clients import RetrievalClient
 from ranking_service.users.user_side import UserSide
-from service_runtime.errors import FailedPrecondition, InvalidRequest, NotFound, Violation
+from service_runtime.errors import FailedPrecondition, InvalidRequest, Violation
 from service_runtime.signed_token import TokenSigner
 from service_runtime.validation import Violations
 from zhiyin.ranking.v1 import ranking_service_pb2 as pb2
@@ -34,7 +34,7 @@ class BundleRpcs:
             violations.add("page_size", f"is {request.page_size}; at most {_MAX_PAGE} bundles a page")
         violations.raise_if_any()
         after = self._after(request)
-        await self._require_catalog(request.catalog)
+        await self.user_side.require_catalog(request.catalog)
         manifests = await asyncio.to_thread(self.bundles.bundles, request.catalog)
         active = await asyncio.to_thread(self.bundles.active, request.catalog)
         start = 0
@@ -57,7 +57,7 @@ class BundleRpcs:
         violations.check_catalog("catalog", request.catalog)
         violations.check_id("bundle_id", request.bundle_id)
         violations.raise_if_any()
-        await self._require_catalog(request.catalog)
+        await self.user_side.require_catalog(request.catalog)
         if request.bundle_id == BUILTIN:
             await asyncio.to_thread(self.bundles.activate, request.catalog, BUILTIN)
             return pb2.ActivateBundleResponse(bundle=pb2.Bundle(id=BUILTIN, active=True))
@@ -70,10 +70,6 @@ class BundleRpcs:
                 raise FailedPrecondition(text, reason="BUNDLE_UNUSABLE")
         await asyncio.to_thread(self.bundles.activate, request.catalog, chosen.id)
         return pb2.ActivateBundleResponse(bundle=bundle_message(chosen, chosen.id))
-
-    async def _require_catalog(self, catalog: str) -> None:
-        if not await self.user_side.catalog_exists(catalog):
-            raise NotFound("catalog", catalog)
 
     def _after(self, request: pb2.ListBundlesRequest) -> tuple[float, str] | None:
         if not request.page_token:

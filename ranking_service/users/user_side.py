@@ -25,7 +25,7 @@ from ranking_service.users.user_cache import UserCache
 from ranking_service.users.user_reader import CachedUserReader
 from ranking_service.users.user_state import Statistics, UserReader
 from service_runtime.durable_files import make_folder
-from service_runtime.errors import NotFound, StoreUnavailable
+from service_runtime.errors import StoreUnavailable
 from service_runtime.signed_token import TokenSigner
 from service_runtime.sql import is_sqlite, sqlite_url, when_available
 from service_runtime.sql_writer import SqlWriter
@@ -166,13 +166,13 @@ class UserSide:
             return "the user store's writer has failed; the process must be restarted"
         return None
 
-    async def catalog_exists(self, catalog: str) -> bool:
-        """Whether a catalogue is known here, or to retrieval (asked only the first time)."""
-        try:
-            await self._catalogs.key(catalog)
-        except NotFound:
-            return False
-        return True
+    async def require_catalog(self, catalog: str) -> None:
+        """Asks retrieval for a catalogue that is not known here yet.
+
+        Raises:
+            NotFound: There is none of that name.
+        """
+        await self._catalogs.key(catalog)
 
     def consistency_token(self, catalog: str) -> str:
         """A token for everything this replica has seen of a catalogue."""

@@ -190,8 +190,9 @@ async def test_retrieval_is_asked_about_unknown_catalogues_only(tmp_path: Path) 
             answer = await ranking.record(event("ann", "LIKE", "a"), catalog="films")
         assert ranking.retrieval.asked == ["songs", "films"]
         assert answer.sequence == 2
-        assert await ranking.side.catalog_exists("films")
-        assert not await ranking.side.catalog_exists("songs")
+        await ranking.side.require_catalog("films")
+        with pytest.raises(NotFound):
+            await ranking.side.require_catalog("songs")
     async with opened(tmp_path) as ranking:
         ranking.retrieval.catalogs.clear()  # retrieval is down or has dropped it: events keep coming in
         await ranking.record(event("ann", "LIKE", "b"), catalog="films")

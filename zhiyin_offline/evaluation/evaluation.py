@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from zhiyin_offline.evaluation.baselines.all_baselines import MakeMethod
 from zhiyin_offline.evaluation.baselines.popularity import PopularityScorer
-from zhiyin_offline.evaluation.centred import centred
 from zhiyin_offline.evaluation.dataset import Dataset
 from zhiyin_offline.evaluation.interactions import query_matrix, training_matrix
+from zhiyin_offline.evaluation.memory_catalog import semantic_space
 from zhiyin_offline.evaluation.methods import Lists, ScoredMethod
 from zhiyin_offline.evaluation.metrics.accuracy import CUTOFFS, accuracy
 from zhiyin_offline.evaluation.metrics.groups import Groups, groups, history_buckets
@@ -152,7 +152,7 @@ def _background(dataset: Dataset, split: Split, vectors: NDArray[np.float32]) ->
     expected.fit(dataset, split)
     learned = training_matrix(dataset, split.training)
     return Background(
-        centred(vectors),
+        semantic_space(vectors, "").rows,
         category_matrix([item.categories for item in dataset.items]),
         np.asarray(learned.sum(axis=0), dtype=np.float32).ravel(),
         int(np.count_nonzero(np.diff(learned.indptr))),

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ranking_service.bundles.bundle import RANKER_FILE, BundleUnusable, Manifest, read_file, read_manifest
+from ranking_service.bundles.bundle import (
+    RANKER_FILE,
+    BundleUnusable,
+    Manifest,
+    active_bundle,
+    read_file,
+    read_manifest,
+)
 from ranking_service.bundles.serving_bundle import BUILTIN
 from ranking_service.scorers.features import NAMES, SOURCES
 from ranking_service.scorers.tree_ranker import TreeRanker
@@ -15,7 +22,6 @@ from zhiyin_offline.training.choice import Scores, judge
 from zhiyin_offline.training.ranker import ranked
 from zhiyin_offline.training.train import Trained
 
-_ACTIVE = "active"
 # Standard errors of the difference beyond which it is not chance.
 _SIGNIFICANT = 2.0
 
@@ -36,8 +42,7 @@ def compare_with_serving(folder: Path, trained: Trained) -> Verdict:
         trained: The new one; its own figures are out of fold, so the comparison leans towards the old one.
     """
     try:
-        active = folder / _ACTIVE
-        name = active.read_text().strip() if active.exists() else BUILTIN
+        name = active_bundle(folder) or BUILTIN
         manifest = Manifest(BUILTIN, "", 0.0, "builtin") if name == BUILTIN else read_manifest(folder / name)
         old, _ = judge(trained.examples, _scores(folder / name, manifest))
     except (OSError, BundleUnusable, ValueError) as error:

@@ -18,7 +18,14 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from numpy.typing import NDArray
 
-from ranking_service.bundles.bundle import BundleUnusable, Manifest, read_manifest, write_bundle
+from ranking_service.bundles.bundle import (
+    BundleUnusable,
+    Manifest,
+    active_bundle,
+    bundle_folders,
+    read_manifest,
+    write_bundle,
+)
 from ranking_service.bundles.sequence_files import SPACE
 from zhiyin.common.v1.embedding_pb2 import VECTOR_DTYPE_FLOAT32, Embedding, EmbeddingMatrix
 from zhiyin.ranking.v1 import ranking_service_pb2 as ranking_pb
@@ -97,17 +104,14 @@ def retire_old_spaces(retrieval: pb_grpc.RetrievalServiceStub, catalog: str, fol
         grpc.RpcError: Retrieval refuses or is away.
     """
     manifests = []
-    for bundle in folder.iterdir():
-        if bundle.is_dir() and not bundle.name.startswith("."):
-            try:
-                manifests.append(read_manifest(bundle))
-            except BundleUnusable:
-                continue  # it cannot serve, so it needs nothing
+    for bundle in bundle_folders(folder):
+        try:
+            manifests.append(read_manifest(bundle))
+        except BundleUnusable:
+            continue  # it cannot serve, so it needs nothing
     manifests.sort(key=lambda manifest: -manifest.created_at)
     needed = {manifest.spaces.get(SPACE) for manifest in manifests[:_KEPT]}
-    active = folder / "active"
-    if active.exists():
-        needed |= {m.spaces.get(SPACE) for m in manifests if m.id == active.read_text().strip()}
+    needed |= {m.spaces.get(SPACE) for m in manifests if m.id == active_bundle(folder)}
     reply = retrieval.ListSpaceVersions(
         pb.ListSpaceVersionsRequest(catalog=catalog, page_size=1_000), timeout=_TIMEOUT_S
     )

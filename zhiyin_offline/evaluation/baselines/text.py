@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from zhiyin_offline.evaluation.centred import centred
 from zhiyin_offline.evaluation.dataset import Dataset
 from zhiyin_offline.evaluation.interactions import query_matrix
+from zhiyin_offline.evaluation.memory_catalog import semantic_space
 from zhiyin_offline.evaluation.methods import Scores
 from zhiyin_offline.evaluation.protocols import Case, Split
 
@@ -25,7 +25,7 @@ class TextScorer:
     name = "text"
 
     def __init__(self, vectors: NDArray[np.float32], decay: float = 0.6) -> None:
-        self._vectors, self._decay = centred(vectors), decay
+        self._vectors, self._decay = semantic_space(vectors, "").rows, decay
 
     def fit(self, dataset: Dataset, split: Split) -> None:
         """Learns nothing: the words of items are known before any event."""
