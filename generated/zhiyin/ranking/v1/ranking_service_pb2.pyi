@@ -79,7 +79,7 @@ class _SourceKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SourceKind
     SOURCE_KIND_SEQUENCE: _SourceKind.ValueType  # 8
     """Predicted from the sequence of the user's items."""
     SOURCE_KIND_COLLABORATIVE: _SourceKind.ValueType  # 9
-    """Liked by users who like the same things."""
+    """Liked together with the user's items (item-based collaborative filtering)."""
     SOURCE_KIND_COMMUNITY: _SourceKind.ValueType  # 10
     """Liked in the user's community or by those the user follows."""
     SOURCE_KIND_CALLER: _SourceKind.ValueType  # 11
@@ -88,6 +88,12 @@ class _SourceKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SourceKind
     """Like the items of a SimilarItems request."""
     SOURCE_KIND_CATALOG: _SourceKind.ValueType  # 13
     """From the whole catalogue, best prior first and categories taking turns: for nobody in particular, where little else is known."""
+    SOURCE_KIND_NEIGHBOURS: _SourceKind.ValueType  # 14
+    """Liked by the users who are most like this one (user-based collaborative filtering)."""
+    SOURCE_KIND_FACTORS: _SourceKind.ValueType  # 15
+    """Near to the user in a factorisation of who liked what."""
+    SOURCE_KIND_RULE: _SourceKind.ValueType  # 16
+    """Put there by a PIN rule."""
 
 class SourceKind(_SourceKind, metaclass=_SourceKindEnumTypeWrapper):
     """Where a candidate came from."""
@@ -111,7 +117,7 @@ SOURCE_KIND_EXPLORATION: SourceKind.ValueType  # 7
 SOURCE_KIND_SEQUENCE: SourceKind.ValueType  # 8
 """Predicted from the sequence of the user's items."""
 SOURCE_KIND_COLLABORATIVE: SourceKind.ValueType  # 9
-"""Liked by users who like the same things."""
+"""Liked together with the user's items (item-based collaborative filtering)."""
 SOURCE_KIND_COMMUNITY: SourceKind.ValueType  # 10
 """Liked in the user's community or by those the user follows."""
 SOURCE_KIND_CALLER: SourceKind.ValueType  # 11
@@ -120,6 +126,12 @@ SOURCE_KIND_SIMILAR: SourceKind.ValueType  # 12
 """Like the items of a SimilarItems request."""
 SOURCE_KIND_CATALOG: SourceKind.ValueType  # 13
 """From the whole catalogue, best prior first and categories taking turns: for nobody in particular, where little else is known."""
+SOURCE_KIND_NEIGHBOURS: SourceKind.ValueType  # 14
+"""Liked by the users who are most like this one (user-based collaborative filtering)."""
+SOURCE_KIND_FACTORS: SourceKind.ValueType  # 15
+"""Near to the user in a factorisation of who liked what."""
+SOURCE_KIND_RULE: SourceKind.ValueType  # 16
+"""Put there by a PIN rule."""
 Global___SourceKind: _TypeAlias = SourceKind  # noqa: Y015
 
 class _EventType:
@@ -207,27 +219,47 @@ class _RuleActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RuleAction
     RULE_ACTION_UNSPECIFIED: _RuleAction.ValueType  # 0
     """Not allowed."""
     RULE_ACTION_BOOST: _RuleAction.ValueType  # 1
-    """Raises matching items."""
+    """Raises matching items by `strength`."""
     RULE_ACTION_BURY: _RuleAction.ValueType  # 2
-    """Lowers matching items."""
+    """Lowers matching items by `strength`."""
     RULE_ACTION_PIN: _RuleAction.ValueType  # 3
-    """Puts items at a fixed place."""
+    """Puts the best matching item at `position`, whether or not a source proposed it."""
     RULE_ACTION_BLOCK: _RuleAction.ValueType  # 4
     """Never shows matching items."""
+    RULE_ACTION_QUOTA: _RuleAction.ValueType  # 5
+    """At most `max_places` of any `window` places in a row hold matching items; with `per_field`, of matching items that share a value."""
+    RULE_ACTION_EXPOSURE_FLOOR: _RuleAction.ValueType  # 6
+    """At least `min_share` of the first n places hold matching items, for every n, as far as there are candidates that match."""
+    RULE_ACTION_FREQUENCY_CAP: _RuleAction.ValueType  # 7
+    """A user who was shown a matching item `max_impressions` times within `period` does not get it until that is no longer so. Counted are
+    IMPRESSION events.
+    """
+    RULE_ACTION_COLLAPSE: _RuleAction.ValueType  # 8
+    """Of matching items that are more alike than `similarity` a list shows the best one only."""
 
 class RuleAction(_RuleAction, metaclass=_RuleActionEnumTypeWrapper):
-    """What a merchandising rule does."""
+    """What a rule does to a list. How rules meet is in the documentation (docs/rules.md)."""
 
 RULE_ACTION_UNSPECIFIED: RuleAction.ValueType  # 0
 """Not allowed."""
 RULE_ACTION_BOOST: RuleAction.ValueType  # 1
-"""Raises matching items."""
+"""Raises matching items by `strength`."""
 RULE_ACTION_BURY: RuleAction.ValueType  # 2
-"""Lowers matching items."""
+"""Lowers matching items by `strength`."""
 RULE_ACTION_PIN: RuleAction.ValueType  # 3
-"""Puts items at a fixed place."""
+"""Puts the best matching item at `position`, whether or not a source proposed it."""
 RULE_ACTION_BLOCK: RuleAction.ValueType  # 4
 """Never shows matching items."""
+RULE_ACTION_QUOTA: RuleAction.ValueType  # 5
+"""At most `max_places` of any `window` places in a row hold matching items; with `per_field`, of matching items that share a value."""
+RULE_ACTION_EXPOSURE_FLOOR: RuleAction.ValueType  # 6
+"""At least `min_share` of the first n places hold matching items, for every n, as far as there are candidates that match."""
+RULE_ACTION_FREQUENCY_CAP: RuleAction.ValueType  # 7
+"""A user who was shown a matching item `max_impressions` times within `period` does not get it until that is no longer so. Counted are
+IMPRESSION events.
+"""
+RULE_ACTION_COLLAPSE: RuleAction.ValueType  # 8
+"""Of matching items that are more alike than `similarity` a list shows the best one only."""
 Global___RuleAction: _TypeAlias = RuleAction  # noqa: Y015
 
 @_typing.final
@@ -1628,7 +1660,7 @@ Global___EventList: _TypeAlias = EventList  # noqa: Y015
 
 @_typing.final
 class Rule(_message.Message):
-    """A merchandising rule."""
+    """A rule of a catalogue: it holds for every list that Recommend and SimilarItems make. Fields of other actions must be unset."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1639,17 +1671,42 @@ class Rule(_message.Message):
     POSITION_FIELD_NUMBER: _builtins.int
     ACTIVE_FROM_FIELD_NUMBER: _builtins.int
     ACTIVE_UNTIL_FIELD_NUMBER: _builtins.int
+    MAX_PLACES_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
+    PER_FIELD_FIELD_NUMBER: _builtins.int
+    MIN_SHARE_FIELD_NUMBER: _builtins.int
+    MAX_IMPRESSIONS_FIELD_NUMBER: _builtins.int
+    PERIOD_FIELD_NUMBER: _builtins.int
+    SIMILARITY_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    UPDATED_AT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """The caller's id, unique in the catalogue."""
+    """The caller's id, unique in the catalogue: 1 to 128 bytes of UTF-8 without control characters."""
     action: Global___RuleAction.ValueType
     """What it does."""
     strength: _builtins.float
-    """BOOST and BURY: how much, in standard deviations of the relevance, above 0 and at most 10."""
+    """BOOST and BURY: how much, in standard deviations of the relevance, above 0 and at most 10. Unset: 1."""
     position: _builtins.int
-    """PIN: the place, from 1."""
+    """PIN: the place, 1 to 100."""
+    max_places: _builtins.int
+    """QUOTA: how many of the window, 1 to 100, less than `window`."""
+    window: _builtins.int
+    """QUOTA: places in a row, 2 to 100. Unset: 10."""
+    per_field: _builtins.str
+    """QUOTA: `categories` (the first one counts) or the name of a string attribute such as `provider`; each value has a quota of its own, items
+    without one have none. Empty: all matching items share one quota.
+    """
+    min_share: _builtins.float
+    """EXPOSURE_FLOOR: share of the places, above 0 and at most 0.5."""
+    max_impressions: _builtins.int
+    """FREQUENCY_CAP: how often, 1 to 100."""
+    similarity: _builtins.float
+    """COLLAPSE: cosine of the semantic vectors from which two items count as the same, in [0.5,1]. Unset: 0.95."""
+    note: _builtins.str
+    """For people: why the rule is there. At most 1,024 bytes."""
     @_builtins.property
     def filter(self) -> _filter_pb2.Filter:
-        """To which items."""
+        """To which items. Unset or empty: to all; not allowed for BLOCK and PIN."""
 
     @_builtins.property
     def active_from(self) -> _timestamp_pb2.Timestamp:
@@ -1658,6 +1715,14 @@ class Rule(_message.Message):
     @_builtins.property
     def active_until(self) -> _timestamp_pb2.Timestamp:
         """In force until this moment. Unset: for good."""
+
+    @_builtins.property
+    def period(self) -> _duration_pb2.Duration:
+        """FREQUENCY_CAP: within how long, one minute to 30 days. Unset: one day."""
+
+    @_builtins.property
+    def updated_at(self) -> _timestamp_pb2.Timestamp:
+        """When the rule was last written. Output only."""
 
     def __init__(
         self,
@@ -1669,19 +1734,48 @@ class Rule(_message.Message):
         position: _builtins.int | None = ...,
         active_from: _timestamp_pb2.Timestamp | None = ...,
         active_until: _timestamp_pb2.Timestamp | None = ...,
+        max_places: _builtins.int | None = ...,
+        window: _builtins.int | None = ...,
+        per_field: _builtins.str = ...,
+        min_share: _builtins.float | None = ...,
+        max_impressions: _builtins.int | None = ...,
+        period: _duration_pb2.Duration | None = ...,
+        similarity: _builtins.float | None = ...,
+        note: _builtins.str = ...,
+        updated_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_position", b"_position", "_strength", b"_strength", "active_from", b"active_from", "active_until", b"active_until", "filter", b"filter", "position", b"position", "strength", b"strength"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_impressions", b"_max_impressions", "_max_places", b"_max_places", "_min_share", b"_min_share", "_position", b"_position", "_similarity", b"_similarity", "_strength", b"_strength", "_window", b"_window", "active_from", b"active_from", "active_until", b"active_until", "filter", b"filter", "max_impressions", b"max_impressions", "max_places", b"max_places", "min_share", b"min_share", "period", b"period", "position", b"position", "similarity", b"similarity", "strength", b"strength", "updated_at", b"updated_at", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_position", b"_position", "_strength", b"_strength", "action", b"action", "active_from", b"active_from", "active_until", b"active_until", "filter", b"filter", "id", b"id", "position", b"position", "strength", b"strength"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_impressions", b"_max_impressions", "_max_places", b"_max_places", "_min_share", b"_min_share", "_position", b"_position", "_similarity", b"_similarity", "_strength", b"_strength", "_window", b"_window", "action", b"action", "active_from", b"active_from", "active_until", b"active_until", "filter", b"filter", "id", b"id", "max_impressions", b"max_impressions", "max_places", b"max_places", "min_share", b"min_share", "note", b"note", "per_field", b"per_field", "period", b"period", "position", b"position", "similarity", b"similarity", "strength", b"strength", "updated_at", b"updated_at", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_impressions: _TypeAlias = _typing.Literal["max_impressions"]  # noqa: Y015
+    _WhichOneofArgType__max_impressions: _TypeAlias = _typing.Literal["_max_impressions", b"_max_impressions"]  # noqa: Y015
+    _WhichOneofReturnType__max_places: _TypeAlias = _typing.Literal["max_places"]  # noqa: Y015
+    _WhichOneofArgType__max_places: _TypeAlias = _typing.Literal["_max_places", b"_max_places"]  # noqa: Y015
+    _WhichOneofReturnType__min_share: _TypeAlias = _typing.Literal["min_share"]  # noqa: Y015
+    _WhichOneofArgType__min_share: _TypeAlias = _typing.Literal["_min_share", b"_min_share"]  # noqa: Y015
     _WhichOneofReturnType__position: _TypeAlias = _typing.Literal["position"]  # noqa: Y015
     _WhichOneofArgType__position: _TypeAlias = _typing.Literal["_position", b"_position"]  # noqa: Y015
+    _WhichOneofReturnType__similarity: _TypeAlias = _typing.Literal["similarity"]  # noqa: Y015
+    _WhichOneofArgType__similarity: _TypeAlias = _typing.Literal["_similarity", b"_similarity"]  # noqa: Y015
     _WhichOneofReturnType__strength: _TypeAlias = _typing.Literal["strength"]  # noqa: Y015
     _WhichOneofArgType__strength: _TypeAlias = _typing.Literal["_strength", b"_strength"]  # noqa: Y015
+    _WhichOneofReturnType__window: _TypeAlias = _typing.Literal["window"]  # noqa: Y015
+    _WhichOneofArgType__window: _TypeAlias = _typing.Literal["_window", b"_window"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_impressions) -> _WhichOneofReturnType__max_impressions | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_places) -> _WhichOneofReturnType__max_places | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_share) -> _WhichOneofReturnType__min_share | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__position) -> _WhichOneofReturnType__position | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__similarity) -> _WhichOneofReturnType__similarity | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__strength) -> _WhichOneofReturnType__strength | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__window) -> _WhichOneofReturnType__window | None: ...
 
 Global___Rule: _TypeAlias = Rule  # noqa: Y015
 
@@ -1693,21 +1787,25 @@ class PutRuleRequest(_message.Message):
 
     CATALOG_FIELD_NUMBER: _builtins.int
     RULE_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     catalog: _builtins.str
     """The catalogue."""
+    validate_only: _builtins.bool
+    """When true, everything is checked and nothing is written."""
     @_builtins.property
     def rule(self) -> Global___Rule:
-        """The rule."""
+        """The rule. One with the same id is replaced."""
 
     def __init__(
         self,
         *,
         catalog: _builtins.str = ...,
         rule: Global___Rule | None = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["rule", b"rule"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalog", b"catalog", "rule", b"rule"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalog", b"catalog", "rule", b"rule", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1720,18 +1818,22 @@ class PutRuleResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RULE_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
+    consistency_token: _builtins.str
+    """Hand it to Recommend to see the effect, on any replica. Empty after `validate_only`."""
     @_builtins.property
     def rule(self) -> Global___Rule:
-        """As kept."""
+        """As kept, with defaults filled in."""
 
     def __init__(
         self,
         *,
         rule: Global___Rule | None = ...,
+        consistency_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["rule", b"rule"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["rule", b"rule"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency_token", b"consistency_token", "rule", b"rule"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1827,12 +1929,21 @@ class DeleteRuleResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    EXISTED_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
+    existed: _builtins.bool
+    """Whether there was such a rule."""
+    consistency_token: _builtins.str
+    """As in PutRuleResponse."""
     def __init__(
         self,
+        *,
+        existed: _builtins.bool = ...,
+        consistency_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency_token", b"consistency_token", "existed", b"existed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2061,6 +2172,7 @@ class GetLimitsResponse(_message.Message):
     MAX_RERANK_CANDIDATES_FIELD_NUMBER: _builtins.int
     MAX_LIST_LENGTH_FIELD_NUMBER: _builtins.int
     DEFAULT_DEADLINE_FIELD_NUMBER: _builtins.int
+    MAX_RULES_FIELD_NUMBER: _builtins.int
     max_events_per_batch: _builtins.int
     """Events in one request or stream batch."""
     max_users_per_batch: _builtins.int
@@ -2075,6 +2187,8 @@ class GetLimitsResponse(_message.Message):
     """Candidates of one Rerank."""
     max_list_length: _builtins.int
     """Items of one list over all its pages."""
+    max_rules: _builtins.int
+    """Rules of one catalogue."""
     @_builtins.property
     def default_deadline(self) -> _duration_pb2.Duration:
         """The deadline given to a call that has none."""
@@ -2090,10 +2204,11 @@ class GetLimitsResponse(_message.Message):
         max_rerank_candidates: _builtins.int = ...,
         max_list_length: _builtins.int = ...,
         default_deadline: _duration_pb2.Duration | None = ...,
+        max_rules: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["default_deadline", b"default_deadline"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_deadline", b"default_deadline", "max_events_per_batch", b"max_events_per_batch", "max_list_length", b"max_list_length", "max_message_bytes", b"max_message_bytes", "max_page_size", b"max_page_size", "max_queued_bytes", b"max_queued_bytes", "max_rerank_candidates", b"max_rerank_candidates", "max_users_per_batch", b"max_users_per_batch"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_deadline", b"default_deadline", "max_events_per_batch", b"max_events_per_batch", "max_list_length", b"max_list_length", "max_message_bytes", b"max_message_bytes", "max_page_size", b"max_page_size", "max_queued_bytes", b"max_queued_bytes", "max_rerank_candidates", b"max_rerank_candidates", "max_rules", b"max_rules", "max_users_per_batch", b"max_users_per_batch"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -197,21 +197,22 @@ class RankingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PutRule(self, request, context):
-        """Makes or replaces a merchandising rule. UNIMPLEMENTED in this release.
+        """Makes or replaces a rule: boost, bury, pin, block, quota, exposure floor, frequency cap, collapse of near-duplicates. In force on every
+        replica within seconds, at once for requests with the returned token. RESOURCE_EXHAUSTED beyond GetLimits.max_rules.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListRules(self, request, context):
-        """Lists merchandising rules. UNIMPLEMENTED in this release.
+        """Lists the rules of a catalogue, in force or not.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteRule(self, request, context):
-        """Deletes a merchandising rule. UNIMPLEMENTED in this release.
+        """Deletes a rule. Safe to repeat.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

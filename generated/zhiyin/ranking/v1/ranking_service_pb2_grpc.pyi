@@ -62,11 +62,13 @@ class RankingServiceStub:
     ExportUser: _grpc.UnaryStreamMultiCallable[_ranking_service_pb2.ExportUserRequest, _ranking_service_pb2.ExportUserResponse]
     """Everything stored about a user: first the user, then all events, oldest first."""
     PutRule: _grpc.UnaryUnaryMultiCallable[_ranking_service_pb2.PutRuleRequest, _ranking_service_pb2.PutRuleResponse]
-    """Makes or replaces a merchandising rule. UNIMPLEMENTED in this release."""
+    """Makes or replaces a rule: boost, bury, pin, block, quota, exposure floor, frequency cap, collapse of near-duplicates. In force on every
+    replica within seconds, at once for requests with the returned token. RESOURCE_EXHAUSTED beyond GetLimits.max_rules.
+    """
     ListRules: _grpc.UnaryUnaryMultiCallable[_ranking_service_pb2.ListRulesRequest, _ranking_service_pb2.ListRulesResponse]
-    """Lists merchandising rules. UNIMPLEMENTED in this release."""
+    """Lists the rules of a catalogue, in force or not."""
     DeleteRule: _grpc.UnaryUnaryMultiCallable[_ranking_service_pb2.DeleteRuleRequest, _ranking_service_pb2.DeleteRuleResponse]
-    """Deletes a merchandising rule. UNIMPLEMENTED in this release."""
+    """Deletes a rule. Safe to repeat."""
     ListBundles: _grpc.UnaryUnaryMultiCallable[_ranking_service_pb2.ListBundlesRequest, _ranking_service_pb2.ListBundlesResponse]
     """Lists model bundles."""
     ActivateBundle: _grpc.UnaryUnaryMultiCallable[_ranking_service_pb2.ActivateBundleRequest, _ranking_service_pb2.ActivateBundleResponse]
@@ -110,11 +112,13 @@ class RankingServiceAsyncStub(RankingServiceStub):
     ExportUser: _aio.UnaryStreamMultiCallable[_ranking_service_pb2.ExportUserRequest, _ranking_service_pb2.ExportUserResponse]  # type: ignore[assignment]
     """Everything stored about a user: first the user, then all events, oldest first."""
     PutRule: _aio.UnaryUnaryMultiCallable[_ranking_service_pb2.PutRuleRequest, _ranking_service_pb2.PutRuleResponse]  # type: ignore[assignment]
-    """Makes or replaces a merchandising rule. UNIMPLEMENTED in this release."""
+    """Makes or replaces a rule: boost, bury, pin, block, quota, exposure floor, frequency cap, collapse of near-duplicates. In force on every
+    replica within seconds, at once for requests with the returned token. RESOURCE_EXHAUSTED beyond GetLimits.max_rules.
+    """
     ListRules: _aio.UnaryUnaryMultiCallable[_ranking_service_pb2.ListRulesRequest, _ranking_service_pb2.ListRulesResponse]  # type: ignore[assignment]
-    """Lists merchandising rules. UNIMPLEMENTED in this release."""
+    """Lists the rules of a catalogue, in force or not."""
     DeleteRule: _aio.UnaryUnaryMultiCallable[_ranking_service_pb2.DeleteRuleRequest, _ranking_service_pb2.DeleteRuleResponse]  # type: ignore[assignment]
-    """Deletes a merchandising rule. UNIMPLEMENTED in this release."""
+    """Deletes a rule. Safe to repeat."""
     ListBundles: _aio.UnaryUnaryMultiCallable[_ranking_service_pb2.ListBundlesRequest, _ranking_service_pb2.ListBundlesResponse]  # type: ignore[assignment]
     """Lists model bundles."""
     ActivateBundle: _aio.UnaryUnaryMultiCallable[_ranking_service_pb2.ActivateBundleRequest, _ranking_service_pb2.ActivateBundleResponse]  # type: ignore[assignment]
@@ -221,7 +225,9 @@ class RankingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ranking_service_pb2.PutRuleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ranking_service_pb2.PutRuleResponse, _abc.Awaitable[_ranking_service_pb2.PutRuleResponse]]:
-        """Makes or replaces a merchandising rule. UNIMPLEMENTED in this release."""
+        """Makes or replaces a rule: boost, bury, pin, block, quota, exposure floor, frequency cap, collapse of near-duplicates. In force on every
+        replica within seconds, at once for requests with the returned token. RESOURCE_EXHAUSTED beyond GetLimits.max_rules.
+        """
 
     @_abc_1.abstractmethod
     def ListRules(
@@ -229,7 +235,7 @@ class RankingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ranking_service_pb2.ListRulesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ranking_service_pb2.ListRulesResponse, _abc.Awaitable[_ranking_service_pb2.ListRulesResponse]]:
-        """Lists merchandising rules. UNIMPLEMENTED in this release."""
+        """Lists the rules of a catalogue, in force or not."""
 
     @_abc_1.abstractmethod
     def DeleteRule(
@@ -237,7 +243,7 @@ class RankingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ranking_service_pb2.DeleteRuleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ranking_service_pb2.DeleteRuleResponse, _abc.Awaitable[_ranking_service_pb2.DeleteRuleResponse]]:
-        """Deletes a merchandising rule. UNIMPLEMENTED in this release."""
+        """Deletes a rule. Safe to repeat."""
 
     @_abc_1.abstractmethod
     def ListBundles(

@@ -476,6 +476,7 @@ class SearchRequest(_message.Message):
     VECTORS_SPACE_FIELD_NUMBER: _builtins.int
     INCLUDE_UNAVAILABLE_FIELD_NUMBER: _builtins.int
     VECTORS_SPACE_VERSION_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     catalog: _builtins.str
     """The catalogue."""
     min_sequence: _builtins.int
@@ -508,6 +509,10 @@ class SearchRequest(_message.Message):
     def read_mask(self) -> _field_mask_pb2.FieldMask:
         """Which fields of items to fill, by their names in Item. Unset: `id` only."""
 
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___NamedFilter]:
+        """Questions about the items of the reply, at most 256: which of them match? They keep no item out."""
+
     def __init__(
         self,
         *,
@@ -521,16 +526,51 @@ class SearchRequest(_message.Message):
         vectors_space: _builtins.str = ...,
         include_unavailable: _builtins.bool = ...,
         vectors_space_version: _builtins.int = ...,
+        labels: _abc.Iterable[Global___NamedFilter] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_min_sequence", b"_min_sequence", "filter", b"filter", "min_sequence", b"min_sequence", "read_mask", b"read_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_sequence", b"_min_sequence", "catalog", b"catalog", "exclude_item_ids", b"exclude_item_ids", "filter", b"filter", "hydrate_item_ids", b"hydrate_item_ids", "include_unavailable", b"include_unavailable", "min_sequence", b"min_sequence", "queries", b"queries", "read_mask", b"read_mask", "vectors_space", b"vectors_space", "vectors_space_version", b"vectors_space_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_sequence", b"_min_sequence", "catalog", b"catalog", "exclude_item_ids", b"exclude_item_ids", "filter", b"filter", "hydrate_item_ids", b"hydrate_item_ids", "include_unavailable", b"include_unavailable", "labels", b"labels", "min_sequence", b"min_sequence", "queries", b"queries", "read_mask", b"read_mask", "vectors_space", b"vectors_space", "vectors_space_version", b"vectors_space_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__min_sequence: _TypeAlias = _typing.Literal["min_sequence"]  # noqa: Y015
     _WhichOneofArgType__min_sequence: _TypeAlias = _typing.Literal["_min_sequence", b"_min_sequence"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__min_sequence) -> _WhichOneofReturnType__min_sequence | None: ...
 
 Global___SearchRequest: _TypeAlias = SearchRequest  # noqa: Y015
+
+@_typing.final
+class NamedFilter(_message.Message):
+    """A filter with a name."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ADD_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The caller's name, at most 128 bytes; echoed. Names in a request differ."""
+    add: _builtins.int
+    """So many matching items, at most 100, are added to the reply if no query found them: of those that pass the request's filter and are
+    available, those with the best prior. 0: none.
+    """
+    @_builtins.property
+    def filter(self) -> _filter_pb2.Filter:
+        """What is asked."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        filter: _filter_pb2.Filter | None = ...,
+        add: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["add", b"add", "filter", b"filter", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NamedFilter: _TypeAlias = NamedFilter  # noqa: Y015
 
 @_typing.final
 class SearchQuery(_message.Message):
@@ -690,6 +730,7 @@ class SearchResponse(_message.Message):
     SEQUENCE_FIELD_NUMBER: _builtins.int
     SPACE_VERSIONS_FIELD_NUMBER: _builtins.int
     SEARCH_TIME_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """The sequence number of the state that answered."""
     @_builtins.property
@@ -728,6 +769,10 @@ class SearchResponse(_message.Message):
     def search_time(self) -> _duration_pb2.Duration:
         """Time the server spent."""
 
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___LabelledItems]:
+        """One entry a label of the request, in its order."""
+
     def __init__(
         self,
         *,
@@ -741,14 +786,49 @@ class SearchResponse(_message.Message):
         sequence: _builtins.int = ...,
         space_versions: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         search_time: _duration_pb2.Duration | None = ...,
+        labels: _abc.Iterable[Global___LabelledItems] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["item_vectors", b"item_vectors", "query_vectors", b"query_vectors", "search_time", b"search_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["filtered_item_ids", b"filtered_item_ids", "hydrated_indices", b"hydrated_indices", "item_vectors", b"item_vectors", "items", b"items", "missing_item_ids", b"missing_item_ids", "query_vectors", b"query_vectors", "results", b"results", "search_time", b"search_time", "sequence", b"sequence", "space_versions", b"space_versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filtered_item_ids", b"filtered_item_ids", "hydrated_indices", b"hydrated_indices", "item_vectors", b"item_vectors", "items", b"items", "labels", b"labels", "missing_item_ids", b"missing_item_ids", "query_vectors", b"query_vectors", "results", b"results", "search_time", b"search_time", "sequence", b"sequence", "space_versions", b"space_versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SearchResponse: _TypeAlias = SearchResponse  # noqa: Y015
+
+@_typing.final
+class LabelledItems(_message.Message):
+    """The items that a label's filter matches."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ITEM_INDICES_FIELD_NUMBER: _builtins.int
+    ADDED_INDICES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The name of the label."""
+    @_builtins.property
+    def item_indices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Positions in SearchResponse.items, rising."""
+
+    @_builtins.property
+    def added_indices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Those of them that are in the reply because of the label's `add`, best prior first."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        item_indices: _abc.Iterable[_builtins.int] | None = ...,
+        added_indices: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added_indices", b"added_indices", "item_indices", b"item_indices", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LabelledItems: _TypeAlias = LabelledItems  # noqa: Y015
 
 @_typing.final
 class QueryHits(_message.Message):
