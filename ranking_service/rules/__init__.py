@@ -1,0 +1,1 @@
+"""Rules of a catalogue: what the people who run it want of every list."""
