@@ -6,7 +6,7 @@ Derived from the store: filled at start, changed after every commit. A batch bec
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -40,6 +40,21 @@ class ItemChange:
 
 
 @dataclass(frozen=True, slots=True)
+class Label:
+    """A question about the items of an answer.
+
+    Attributes:
+        name: The caller's.
+        condition: Which items carry the label; None: all.
+        add: So many of them are to be in the answer if they pass, those with the best prior.
+    """
+
+    name: str
+    condition: Filter | None
+    add: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Selection:
     """What the directory says to one search, of one state.
 
@@ -51,6 +66,7 @@ class Selection:
         examples: For each query the example ids that exist, as numbers; None for ids that do not.
         denied: Numbers of the excluded ids that exist, when they are few; many are taken out of the bitmaps.
         sequence: Of the state.
+        added: For each label what it adds: numbers by id, best prior first.
     """
 
     allowed: list[BitMap | None]
@@ -60,6 +76,7 @@ class Selection:
     examples: list[list[int | None]]
     denied: list[int]
     sequence: int
+    added: list[dict[str, int]]
 
 
 class Directory:
@@ -142,6 +159,7 @@ class Directory:
         hydrate: Sequence[str],
         exclude: Sequence[str],
         examples: Sequence[Sequence[str]],
+        labels: Sequence[Label] = (),
         now: datetime | None = None,
     ) -> Selection:
         """Resolves ids and evaluates filters over one state.
@@ -153,13 +171,15 @@ class Directory:
             hydrate: Ids found elsewhere.
             exclude: Ids that must not come back.
             examples: Ids of examples, a list a query.
+            labels: What they add has to pass like a hit.
             now: The moment of availability; None: the clock's.
 
         Raises:
             InvalidRequest: A condition does not fit the type of its field.
         """
         with self._lock:
-            self._check([c for c in (common, *conditions) if c is not None])
+            asked = (common, *conditions, *(label.condition for label in labels))
+            self._check([condition for condition in asked if condition is not None])
             everything = self._filters.all
             base = everything if include_unavailable else self._filters.visible(now or datetime.now(UTC))
             if common is not None:
@@ -192,7 +212,29 @@ class Directory:
                 else:
                     numbers[item_id] = number
             found = [[self._numbers.get(i) for i in ids] for ids in examples]
-            return Selection(allowed, numbers, filtered, missing, found, denied, self.sequence)
+            added = [self._best(label, hits, excluded) if label.add else {} for label in labels]
+            return Selection(allowed, numbers, filtered, missing, found, denied, self.sequence, added)
+
+    def labelled(self, labels: Sequence[Label], numbers: Sequence[int]) -> list[list[int]]:
+        """For each label the positions of the items that carry it, rising.
+
+        Args:
+            labels: Checked by `select`.
+            numbers: Of the items of an answer; looked at are no others.
+        """
+        among = BitMap(numbers)
+        with self._lock:
+            among &= self._filters.all  # one may have been deleted a moment ago
+            carriers = [
+                among if label.condition is None else self._filters.matching(label.condition, self._numbers, among)
+                for label in labels
+            ]
+        return [[i for i, number in enumerate(numbers) if number in carrying] for carrying in carriers]
+
+    def _best(self, label: Label, hits: BitMap, excluded: Mapping[int, None]) -> dict[str, int]:
+        found = hits if label.condition is None else hits & self._filters.matching(label.condition, self._numbers)
+        best = self._filters.best(found - BitMap(excluded), label.add)
+        return {self._ids[number]: number for number in best}
 
     def _check(self, conditions: Sequence[Filter]) -> None:
         faults = [fault for condition in conditions for fault in type_faults(condition, self._kinds)]

@@ -6,11 +6,10 @@ is two vectorised comparisons. Everything here is derived from the items and reb
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 
 import numpy as np
-from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from retrieval_service.filters import (
@@ -25,6 +24,8 @@ from retrieval_service.filters import (
     TimeRange,
 )
 from retrieval_service.item import Item
+from retrieval_service.number_column import NumberColumn
+from retrieval_service.prior_order import PriorOrder
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -35,49 +36,24 @@ def microseconds(moment: datetime) -> float:
     return float((delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds)
 
 
-class _Column:
-    """Numbers by item number; NaN where an item has none."""
-
-    def __init__(self) -> None:
-        self._values: NDArray[np.float64] = np.full(1024, np.nan)
-        self.count = 0
-
-    def put(self, number: int, value: float | None) -> None:
-        if number >= len(self._values):
-            if value is None:
-                return
-            grown = np.full(max(number + 1, len(self._values) * 3 // 2), np.nan)
-            grown[: len(self._values)] = self._values
-            self._values = grown
-        had, has = not np.isnan(self._values[number]), value is not None
-        self.count += has - had
-        self._values[number] = np.nan if value is None else value
-
-    def between(self, low: float, high: float) -> BitMap:
-        """Numbers of items with low <= value <= high."""
-        values = self._values  # comparisons with NaN are false
-        return BitMap(np.flatnonzero((values >= low) & (values <= high)).astype(np.uint32))
-
-    def one_of(self, wanted: list[float]) -> BitMap:
-        return BitMap(np.flatnonzero(np.isin(self._values, wanted)).astype(np.uint32))
-
-
 class FilterIndex:
     """Answers filters for one catalogue. Not safe for threads; its owner holds a lock."""
 
     def __init__(self) -> None:
         self.all = BitMap()
         self._words: dict[str, dict[FilterValue, BitMap]] = {}
-        self._columns: dict[str, _Column] = {}
+        self._columns: dict[str, NumberColumn] = {}
+        self._priors = PriorOrder()
         self._hidden = BitMap()
-        self._from, self._until = _Column(), _Column()
+        self._from, self._until = NumberColumn(), NumberColumn()
 
     def add(self, number: int, item: Item) -> None:
         """Takes an item in."""
         self.all.add(number)
+        self._priors.add(number, item.prior)
         for field, value in _terms(item):
             if isinstance(value, float):
-                self._columns.setdefault(field, _Column()).put(number, value)
+                self._columns.setdefault(field, NumberColumn()).put(number, value)
             else:
                 self._words.setdefault(field, {}).setdefault(value, BitMap()).add(number)
         if item.available is False:
@@ -90,6 +66,7 @@ class FilterIndex:
     def remove(self, number: int, item: Item) -> None:
         """Forgets an item; `item` is what was added."""
         self.all.discard(number)
+        self._priors.remove(number, item.prior)
         for field, value in _terms(item):
             if isinstance(value, float):
                 self._columns[field].put(number, None)
@@ -114,45 +91,55 @@ class FilterIndex:
             seen -= self._until.between(-np.inf, moment)
         return seen
 
-    def matching(self, condition: Filter, numbers: Mapping[str, int]) -> BitMap:
+    def best(self, found: BitMap, count: int) -> list[int]:
+        """The items of best prior among some; see PriorOrder.best."""
+        return self._priors.best(found, count)
+
+    def matching(self, condition: Filter, numbers: Mapping[str, int], among: BitMap | None = None) -> BitMap:
         """Items that match. Not to be changed.
 
         Args:
             condition: Fits the types of its fields (see `filters.type_faults`).
             numbers: Item numbers by id.
+            among: Only these items are looked at, at a cost that grows with their number; None: all.
         """
+        everything = self.all if among is None else among
         match condition:
             case AllOf(parts):
-                found = self.all
+                found = everything
                 for part in parts:
-                    found = found & self.matching(part, numbers)
+                    found = found & self.matching(part, numbers, among)
                 return found
             case AnyOf(parts):
-                return BitMap.union(BitMap(), *(self.matching(part, numbers) for part in parts))
+                return BitMap.union(BitMap(), *(self.matching(part, numbers, among) for part in parts))
             case Not(part):
-                return self.all - self.matching(part, numbers)
+                return everything - self.matching(part, numbers, among)
             case FieldIn(_, "id", values):
-                return BitMap([numbers[v] for v in values if isinstance(v, str) and v in numbers])
+                return everything & BitMap([numbers[v] for v in values if isinstance(v, str) and v in numbers])
             case FieldIn(_, field, values) if field in self._columns:
-                return self._columns[field].one_of([float(v) for v in values])
+                return self._columns[field].one_of([float(v) for v in values], among)
             case FieldIn(_, field, values):
                 bitmaps = self._words.get(field, {})
-                return BitMap.union(BitMap(), *(bitmaps[value] for value in values if value in bitmaps))
+                return _united((bitmaps[value] for value in values if value in bitmaps), among)
             case NumberRange(_, field, low, high):
                 column = self._columns.get(field)
                 low, high = -np.inf if low is None else low, np.inf if high is None else high
-                return BitMap() if column is None else column.between(low, high)
+                return BitMap() if column is None else column.between(low, high, among)
             case TimeRange(_, field, start, end):
                 column = self._columns.get(field)
                 first = -np.inf if start is None else microseconds(start)
                 last = np.inf if end is None else np.nextafter(microseconds(end), -np.inf)
-                return BitMap() if column is None else column.between(first, last)
+                return BitMap() if column is None else column.between(first, last, among)
             case FieldExists(_, "id"):
-                return self.all
+                return everything
             case FieldExists(_, field) if field in self._columns:
-                return self._columns[field].between(-np.inf, np.inf)
+                return self._columns[field].between(-np.inf, np.inf, among)
             case FieldExists(_, field):
-                return BitMap.union(BitMap(), *self._words.get(field, {}).values())
+                return _united(self._words.get(field, {}).values(), among)
+
+
+def _united(bitmaps: Iterable[BitMap], among: BitMap | None) -> BitMap:
+    return BitMap.union(BitMap(), *(bitmaps if among is None else (bitmap & among for bitmap in bitmaps)))
 
 
 def _terms(item: Item) -> Iterator[tuple[str, str | bool | float]]:

@@ -16,6 +16,7 @@ from google.protobuf.message import Message
 
 from retrieval_service import conversions
 from retrieval_service.centering import unit
+from retrieval_service.directory import Label
 from retrieval_service.filters import Filter
 from retrieval_service.item_cache import Hidden
 from retrieval_service.named_spaces import SEMANTIC
@@ -27,6 +28,7 @@ from zhiyin.retrieval.v1 import retrieval_service_pb2 as pb
 
 MAX_QUERIES, MAX_HITS, DEFAULT_HITS = 32, 1000, 10
 MAX_HYDRATED, MAX_EXCLUDED, MAX_EXAMPLES = 4000, 10_000, 256
+MAX_LABELS, MAX_LABEL_NAME_BYTES, MAX_ADDED = 256, 128, 100
 MAX_PAGE, DEFAULT_PAGE, MAX_GET = 1000, 100, 1000
 MAX_QUERY_BYTES = 32 << 10
 MAX_REQUEST_ID_BYTES = 128
@@ -173,8 +175,8 @@ def read_search(request: pb.SearchRequest) -> SearchPlanInput:
     violations = Violations()
     violations.check_catalog("catalog", request.catalog)
     violations.check_count("queries", len(request.queries), 0, MAX_QUERIES)
-    if not request.queries and not request.hydrate_item_ids:
-        violations.add("queries", "is empty, and so is hydrate_item_ids; ask for something")
+    if not request.queries and not request.hydrate_item_ids and not request.labels:
+        violations.add("queries", "is empty, and so are hydrate_item_ids and labels; ask for something")
     hydrate = read_ids(violations, "hydrate_item_ids", request.hydrate_item_ids, 0, MAX_HYDRATED)
     exclude = read_ids(violations, "exclude_item_ids", request.exclude_item_ids, 0, MAX_EXCLUDED)
     mask = request.read_mask if request.HasField("read_mask") else FieldMask(paths=["id"])
@@ -191,6 +193,7 @@ def read_search(request: pb.SearchRequest) -> SearchPlanInput:
         queries.append(_read_query(violations, path, query))
         if query.WhichOneof("input") == "text":
             texts[i] = query.text
+    labels = _read_labels(violations, request)
     versions = _read_versions(violations, request)
     violations.raise_if_any()
     search = SearchInput(
@@ -202,8 +205,25 @@ def read_search(request: pb.SearchRequest) -> SearchPlanInput:
         vectors_space=request.vectors_space,
         versions=versions,
         hidden=conversions.hidden_fields(mask.paths),
+        labels=labels,
     )
     return SearchPlanInput(search, texts, request.min_sequence if request.HasField("min_sequence") else 0)
+
+
+def _read_labels(violations: Violations, request: pb.SearchRequest) -> tuple[Label, ...]:
+    violations.check_count("labels", len(request.labels), 0, MAX_LABELS)
+    names: dict[str, int] = {}
+    labels = []
+    for i, label in enumerate(request.labels[:MAX_LABELS]):
+        path = f"labels[{i}]"
+        violations.check_text(f"{path}.name", label.name, MAX_LABEL_NAME_BYTES)
+        first = names.setdefault(label.name, i)
+        if first != i:
+            violations.add(f"{path}.name", f"is that of labels[{first}]; names in a request differ")
+        if label.add > MAX_ADDED:
+            violations.add(f"{path}.add", f"is {label.add}; at most {MAX_ADDED} are allowed")
+        labels.append(Label(label.name, read_filter(violations, f"{path}.filter", label), label.add))
+    return tuple(labels)
 
 
 def _read_versions(violations: Violations, request: pb.SearchRequest) -> dict[str, int]:

@@ -82,6 +82,8 @@ def search_response(output: SearchOutput, vectors_space: str) -> pb.SearchRespon
             missing_item_ids=result.missing,
             all_scores=None if result.all_scores is None else result.all_scores.astype(np.float32),
         )
+    for label in output.labels:
+        response.labels.add(name=label.name, item_indices=label.positions, added_indices=label.added)
     if output.item_vectors is not None and output.query_vectors is not None:
         shown = output.spaces[vectors_space]
         fingerprint = shown.fingerprint if shown is not None else ""

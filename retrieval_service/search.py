@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from retrieval_service import metrics
 from retrieval_service.catalog_registry import CatalogState
-from retrieval_service.directory import Directory
+from retrieval_service.directory import Directory, Label
 from retrieval_service.filters import Filter
 from retrieval_service.index_host import IndexHost
 from retrieval_service.index_messages import HostHits, HostQuery
@@ -67,6 +67,7 @@ class SearchInput:
         vectors_space: Whose vectors the answer has; empty: none.
         versions: The version asked for of each space that is asked for; 0: the published one.
         hidden: Fields that the answer leaves out.
+        labels: Which items carry them is said of every item of the answer.
     """
 
     queries: tuple[VectorQuery, ...]
@@ -77,6 +78,7 @@ class SearchInput:
     vectors_space: str = ""
     versions: Mapping[str, int] = field(default_factory=lambda: {SEMANTIC: 0})
     hidden: Hidden = ()
+    labels: tuple[Label, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,15 @@ class QueryResult:
     plan: Plan
     missing: list[str]
     all_scores: NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LabelResult:
+    """Positions of the items that carry a label, rising, and of those that it brought, best first."""
+
+    name: str
+    positions: list[int]
+    added: list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +118,7 @@ class SearchOutput:
     query_vectors: NDArray[np.float16] | None
     sequence: int
     spaces: dict[str, SearchedSpace | None]
+    labels: list[LabelResult]
 
 
 class Searcher:
@@ -147,6 +159,7 @@ class Searcher:
             hydrate=search.hydrate,
             exclude=search.exclude,
             examples=[[item_id for item_id, _ in query.examples] for query in search.queries],
+            labels=search.labels,
         )
         asked: dict[str, dict[int, HostQuery]] = {}
         missing: list[list[str]] = []
@@ -170,9 +183,19 @@ class Searcher:
         ]
         wanted = dict(selection.numbers)
         wanted.update((item_id, number) for hits in ranked for item_id, number, _ in hits)
+        added = [{i: n for i, n in best.items() if i not in wanted} for best in selection.added]
+        for extra in added:
+            wanted.update(extra)
         items = self._items(state, wanted, search.hidden)
         position = {item_id: i for i, item_id in enumerate(items)}
         numbers = [wanted[item_id] for item_id in items]
+        labels = []
+        if search.labels:
+            carriers = directory.labelled(search.labels, numbers)
+            labels = [
+                LabelResult(label.name, carrying, [position[item_id] for item_id in extra if item_id in position])
+                for label, carrying, extra in zip(search.labels, carriers, added, strict=True)
+            ]
         all_scores = self._all_scores(search.queries, spaces, asked, numbers, left)
         results = [
             QueryResult(
@@ -204,6 +227,7 @@ class Searcher:
             query_vectors=query_vectors,
             sequence=selection.sequence,
             spaces=spaces,
+            labels=labels,
         )
 
     def _all_scores(

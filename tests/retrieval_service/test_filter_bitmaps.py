@@ -7,6 +7,7 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyroaring import BitMap
 
 from retrieval_service.filter_index import FilterIndex
 from retrieval_service.filters import (
@@ -121,7 +122,10 @@ def test_bitmaps_say_what_a_walk_over_the_items_says(
         index.remove(number, kept.pop(number))
     numbers = {item.id: number for number, item in kept.items()}
     found = set(index.matching(condition, numbers))
-    assert found == {number for number, item in kept.items() if holds(condition, item)}
+    expected = {number for number, item in kept.items() if holds(condition, item)}
+    assert found == expected
+    among = BitMap(list(kept)[::2])
+    assert set(index.matching(condition, numbers, among)) == expected & set(among)
 
 
 @settings(max_examples=60, deadline=None)

@@ -491,7 +491,7 @@ class SearchRequest(_message.Message):
     """The version of `vectors_space`; 0: the published one. All that a Search asks of one space is asked of one version."""
     @_builtins.property
     def queries(self) -> _containers.RepeatedCompositeFieldContainer[Global___SearchQuery]:
-        """At most 32 queries. None is allowed when `hydrate_item_ids` has some."""
+        """At most 32 queries. None is allowed when `hydrate_item_ids` or `labels` has some."""
 
     @_builtins.property
     def filter(self) -> _filter_pb2.Filter:
@@ -550,8 +550,8 @@ class NamedFilter(_message.Message):
     name: _builtins.str
     """The caller's name, at most 128 bytes; echoed. Names in a request differ."""
     add: _builtins.int
-    """So many matching items, at most 100, are added to the reply if no query found them: of those that pass the request's filter and are
-    available, those with the best prior. 0: none.
+    """So many matching items, at most 100, are in the reply even if no query found them: of those that pass the request's filter, are not
+    excluded and are available, those with the best prior (0.5 where none is set; equals in an order of the server's). 0: none.
     """
     @_builtins.property
     def filter(self) -> _filter_pb2.Filter:
@@ -735,7 +735,7 @@ class SearchResponse(_message.Message):
     """The sequence number of the state that answered."""
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[_item_pb2.Item]:
-        """Every item that is a hit or was hydrated, once, filled as `read_mask` says."""
+        """Every item that is a hit, was hydrated or was added by a label, once, filled as `read_mask` says."""
 
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___QueryHits]:
