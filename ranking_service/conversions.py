@@ -29,7 +29,8 @@ _DEFAULT_MASK = ("title", "categories")
 _MAX_EXCLUDED = 1_000
 _MAX_SHELF = 100
 _METHODS = {
-    pb2.DIVERSITY_METHOD_UNSPECIFIED: DiversityMethod.MMR,
+    pb2.DIVERSITY_METHOD_UNSPECIFIED: DiversityMethod.MSD,
+    pb2.DIVERSITY_METHOD_MSD: DiversityMethod.MSD,
     pb2.DIVERSITY_METHOD_MMR: DiversityMethod.MMR,
     pb2.DIVERSITY_METHOD_DPP: DiversityMethod.DPP,
     pb2.DIVERSITY_METHOD_NONE: DiversityMethod.NONE,
@@ -217,7 +218,7 @@ def _method(found: Violations, value: int) -> DiversityMethod:
     method = _METHODS.get(value)  # type: ignore[call-overload]
     if method is None:
         found.add("diversity_method", f"{value} is no diversity method of this release")
-    return method or DiversityMethod.MMR
+    return method or DiversityMethod.MSD
 
 
 def _matrix(found: Violations, matrix: EmbeddingMatrix, rows: int) -> Floats | None:

@@ -6,6 +6,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ranking_service.rules.rule import Rule
 from service_runtime.attributes import AttributeScalar
 from zhiyin.common.v1.filter_pb2 import Filter
 
@@ -15,6 +16,7 @@ DEFAULT_DIVERSITY = 0.3
 class DiversityMethod(enum.Enum):
     """How a list is made diverse."""
 
+    MSD = "msd"
     MMR = "mmr"
     DPP = "dpp"
     NONE = "none"
@@ -42,6 +44,7 @@ class Query:
         include_seen: None: as the policy says.
         now: Unix seconds of the moment the list is for.
         seed: Pins everything random in the list.
+        rules: Of the catalogue, in force at `now`; looked up when the list is made.
     """
 
     catalog: str
@@ -52,10 +55,11 @@ class Query:
     filter: Filter | None = None
     excluded: frozenset[str] = frozenset()
     diversity: float = DEFAULT_DIVERSITY
-    method: DiversityMethod = DiversityMethod.MMR
+    method: DiversityMethod = DiversityMethod.MSD
     exploration: float = 0.0
     include_seen: bool | None = None
     consistency_token: str = ""
     variant: str = ""
     now: float = 0.0
     seed: int = 0
+    rules: tuple[Rule, ...] = ()

@@ -24,12 +24,14 @@ from zhiyin_cli.terminal import CommandFailed, err, out, readable_failures
 class Method(StrEnum):
     """Names of the diversity methods on the command line."""
 
+    msd = "msd"
     mmr = "mmr"
     dpp = "dpp"
     none = "none"
 
 
 _METHODS = {
+    Method.msd: ranking_pb2.DIVERSITY_METHOD_MSD,
     Method.mmr: ranking_pb2.DIVERSITY_METHOD_MMR,
     Method.dpp: ranking_pb2.DIVERSITY_METHOD_DPP,
     Method.none: ranking_pb2.DIVERSITY_METHOD_NONE,

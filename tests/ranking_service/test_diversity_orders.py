@@ -1,4 +1,4 @@
-"""MMR and DPP against oracles, and the promises of the one knob."""
+"""MSD, MMR and DPP against oracles, and the promises of the one knob."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ranking_service.diversity.dpp import dpp_order
-from ranking_service.diversity.knob import diverse_order, unit_scale
+from ranking_service.diversity.knob import Knob, diverse_order, unit_scale
+from ranking_service.diversity.likeness import with_categories
 from ranking_service.diversity.mmr import mmr_order
+from ranking_service.diversity.msd import msd_order
 from ranking_service.query import DEFAULT_DIVERSITY, DiversityMethod
 
-METHODS = (DiversityMethod.MMR, DiversityMethod.DPP)
+METHODS = (DiversityMethod.MSD, DiversityMethod.MMR, DiversityMethod.DPP)
 
 
 def instance(seed: int, n: int = 40, d: int = 16, clusters: int = 5) -> tuple[np.ndarray, np.ndarray]:
@@ -96,10 +98,12 @@ def test_none_ignores_the_knob() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("seed", range(10))
-def test_the_first_three_keep_their_places_up_to_the_default(method: DiversityMethod, seed: int) -> None:
+def test_the_first_places_are_kept_up_to_the_default(method: DiversityMethod, seed: int) -> None:
     scores, vectors = instance(seed)
     for diversity in (0.05, 0.2, DEFAULT_DIVERSITY):
-        assert list(islice(diverse_order(scores, vectors, diversity, method), 3)) == [0, 1, 2]
+        assert list(islice(diverse_order(scores, vectors, diversity, method), 6)) == [0, 1, 2, 3, 4, 5]
+        few = Knob(kept=2)
+        assert list(islice(diverse_order(scores, vectors, diversity, method, few), 2)) == [0, 1]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -127,6 +131,48 @@ def test_two_groups_take_turns_at_full_diversity(method: DiversityMethod) -> Non
 def test_a_duplicate_waits_for_something_else(method: DiversityMethod) -> None:
     vectors = np.eye(5, dtype=np.float32)[[0, 1, 2, 0, 3, 4]]
     scores = np.array([10, 9, 8, 7, 6.9, 6.8], dtype=np.float32)
-    order = list(diverse_order(scores, vectors, DEFAULT_DIVERSITY, method))
+    order = list(diverse_order(scores, vectors, DEFAULT_DIVERSITY, method, Knob(kept=3)))
     assert order[:3] == [0, 1, 2]
     assert order[3] == 4
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("diversity", [0.1, 0.3, 0.5, 0.8, 1.0])
+def test_msd_takes_the_row_with_the_best_sum_of_relevance_and_mean_distance(seed: int, diversity: float) -> None:
+    scores, vectors = instance(seed)
+    relevance = unit_scale(scores)
+    chosen = [0]
+    while len(chosen) < 12:
+        rest = [row for row in range(len(scores)) if row not in chosen]
+        gains = [
+            (1 - diversity) * relevance[row] + diversity * np.mean([1 - vectors[row] @ vectors[c] for c in chosen])
+            for row in rest
+        ]
+        chosen.append(rest[int(np.argmax(gains))])
+    assert list(islice(msd_order(relevance, vectors, diversity), 12)) == chosen
+
+
+@pytest.mark.parametrize("weight", [0.1, 0.45, 0.8])
+def test_the_knob_runs_from_no_variety_to_nothing_else_through_its_default(weight: float) -> None:
+    knob = Knob(weight, 7)
+    settings_of_the_knob = np.linspace(0, 1, 101)
+    weights = [knob.weight_at(d) for d in settings_of_the_knob]
+    assert weights[0] == 0
+    assert weights[-1] == 1
+    assert knob.weight_at(DEFAULT_DIVERSITY) == pytest.approx(weight)
+    assert all(after > before for before, after in pairwise(weights))
+    kept = [knob.kept_at(d) for d in settings_of_the_knob]
+    assert kept[0] == 7
+    assert kept[-1] == 1
+    assert all(after <= before for before, after in pairwise(kept))
+
+
+def test_categories_count_three_tenths_of_likeness() -> None:
+    vectors = np.eye(3, dtype=np.float32)[[0, 0, 1, 2]]
+    both = with_categories(vectors, [["drama", "war"], ["drama"], ["drama", "war"], []])
+    likeness = both @ both.T
+    assert likeness[0, 1] == pytest.approx(0.7 + 0.3 / 2**0.5)
+    assert likeness[0, 2] == pytest.approx(0.3)
+    assert likeness[0, 3] == pytest.approx(0)
+    assert likeness[3, 3] == pytest.approx(0.7)
+    assert with_categories(vectors, [[], [], [], []]) is vectors

@@ -33,25 +33,29 @@ class _DiversityMethod:
 class _DiversityMethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DiversityMethod.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     DIVERSITY_METHOD_UNSPECIFIED: _DiversityMethod.ValueType  # 0
-    """The default: MMR."""
+    """The default: MSD."""
     DIVERSITY_METHOD_MMR: _DiversityMethod.ValueType  # 1
     """Maximal marginal relevance (Carbonell and Goldstein 1998)."""
     DIVERSITY_METHOD_DPP: _DiversityMethod.ValueType  # 2
     """Greedy determinantal point process (Chen, Zhang and Zhou 2018)."""
     DIVERSITY_METHOD_NONE: _DiversityMethod.ValueType  # 3
     """By score alone; `diversity` is ignored."""
+    DIVERSITY_METHOD_MSD: _DiversityMethod.ValueType  # 4
+    """Max-sum diversification (Borodin, Lee and Ye 2012)."""
 
 class DiversityMethod(_DiversityMethod, metaclass=_DiversityMethodEnumTypeWrapper):
     """How a list is made diverse."""
 
 DIVERSITY_METHOD_UNSPECIFIED: DiversityMethod.ValueType  # 0
-"""The default: MMR."""
+"""The default: MSD."""
 DIVERSITY_METHOD_MMR: DiversityMethod.ValueType  # 1
 """Maximal marginal relevance (Carbonell and Goldstein 1998)."""
 DIVERSITY_METHOD_DPP: DiversityMethod.ValueType  # 2
 """Greedy determinantal point process (Chen, Zhang and Zhou 2018)."""
 DIVERSITY_METHOD_NONE: DiversityMethod.ValueType  # 3
 """By score alone; `diversity` is ignored."""
+DIVERSITY_METHOD_MSD: DiversityMethod.ValueType  # 4
+"""Max-sum diversification (Borodin, Lee and Ye 2012)."""
 Global___DiversityMethod: _TypeAlias = DiversityMethod  # noqa: Y015
 
 class _SourceKind:
@@ -298,8 +302,8 @@ class RecommendRequest(_message.Message):
     request, else INVALID_ARGUMENT. What the user hid meanwhile is skipped. Empty: a new list.
     """
     diversity: _builtins.float
-    """0: the most relevant items however alike; 1: the most varied list. Monotone. Unset: 0.3. At the default the first three
-    items keep the places their scores give them.
+    """0: the most relevant items however alike; 1: the most varied list. Monotone. Unset: 0.3. Up to the default the first items
+    (six, or as many as a training found best) keep the places their scores give them.
     """
     diversity_method: Global___DiversityMethod.ValueType
     """How to diversify."""
