@@ -175,6 +175,12 @@ class _Counts:
         """Descending."""
         return [(f"item-{500 + 2 * n}", 0.9 / (n + 1)) for n in range(limit)]
 
+    def liked_by_neighbours(
+        self, catalog: str, weighted_items: Mapping[str, float], user_key: int, limit: int
+    ) -> list[tuple[str, float]]:
+        """As in `Statistics`; asked only where a bundle says so."""
+        return []
+
     def event_sequence(self, catalog: str) -> int:
         """None."""
         return 0

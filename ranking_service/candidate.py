@@ -34,6 +34,8 @@ class SourceKind(enum.IntEnum):
     CALLER = 11
     SIMILAR = 12
     CATALOG = 13
+    NEIGHBOURS = 14
+    FACTORS = 15
 
     @property
     def component(self) -> str:

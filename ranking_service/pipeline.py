@@ -131,7 +131,7 @@ class Recommender:
         self, query: Query, bundle: ServingBundle, journal: Journal
     ) -> tuple[Taste, dict[SourceKind, Plan], SearchResponse]:
         with journal.stage("user"):
-            taste = replace(await self._understanding.of(query, journal), sequence=bundle.sequence)
+            taste = bundle.lent_to(await self._understanding.of(query, journal))
         with journal.stage("sources"):
             asked = await self._in_thread(self._ask, taste, journal)
         with journal.stage("retrieve"):

@@ -20,9 +20,13 @@ from ranking_service.scorers.scorer import BuiltinScorer
 from ranking_service.settings import RankingSettings
 from ranking_service.shelf import ShelfUnderstanding, shelf_weights
 from ranking_service.sources.catalog import CatalogSource
+from ranking_service.sources.collaborative import CollaborativeSource
+from ranking_service.sources.community import CommunitySource
 from ranking_service.sources.exploration import ExplorationSource
+from ranking_service.sources.factors import FactorsSource
 from ranking_service.sources.fresh import FreshSource
 from ranking_service.sources.history import HistorySource
+from ranking_service.sources.neighbours import NeighboursSource
 from ranking_service.sources.popular import PopularSource
 from ranking_service.sources.profile import ProfileSource
 from ranking_service.sources.query import QuerySource
@@ -91,6 +95,10 @@ def list_sources(settings: RankingSettings, statistics: Statistics) -> list[Sour
         HistorySource(settings.history_candidates),
         TransitionSource(statistics, settings.transition_candidates),
         SequenceSource(settings.sequence_candidates),
+        CollaborativeSource(settings.collaborative_candidates),
+        NeighboursSource(statistics, settings.neighbours_candidates),
+        FactorsSource(settings.factors_candidates),
+        CommunitySource(settings.community_candidates),
         PopularSource(statistics, settings.popular_candidates),
         FreshSource(settings.fresh_candidates, settings.fresh_window_days * 86_400.0),
         CatalogSource(settings.catalog_candidates),

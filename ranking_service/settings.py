@@ -60,6 +60,18 @@ class RankingSettings(ServerSettings):
     sequence_candidates: int = Field(
         150, ge=1, le=1000, description="Candidates of the sequence model, where a bundle brings one."
     )
+    collaborative_candidates: int = Field(
+        100, ge=1, le=1000, description="Candidates of the item-to-item table, where a bundle brings one."
+    )
+    neighbours_candidates: int = Field(
+        60, ge=1, le=1000, description="Candidates from the most similar users, where a bundle asks for them."
+    )
+    factors_candidates: int = Field(
+        60, ge=1, le=1000, description="Candidates of the factorisation, where a bundle brings one."
+    )
+    community_candidates: int = Field(
+        40, ge=1, le=1000, description="Candidates of communities, where a bundle brings them, and of followed users."
+    )
     popular_candidates: int = Field(
         60, ge=1, le=1000, description="Candidates of popularity; thrice for unknown users."
     )

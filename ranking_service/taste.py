@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ranking_service.interests import Interest
+from ranking_service.learned_sources.learned_sources import NOTHING_LEARNED, LearnedSources
 from ranking_service.query import Query
 from ranking_service.sequence_model import SequenceModel
 from ranking_service.users.user_state import Interaction, UserState
@@ -71,6 +72,7 @@ class Taste:
         newest: Items created last, newest first; read only where there is no taste to search by.
         shelf: An even sample of what may be recommended; read only without a taste or for exploration.
         sequence: The sequence model of the bundle that the list is made with; None: it has none.
+        learned: What else that bundle brings for sources.
     """
 
     query: Query
@@ -87,6 +89,7 @@ class Taste:
     newest: Sequence[ScoutedItem] = ()
     shelf: Sequence[ScoutedItem] = ()
     sequence: SequenceModel | None = None
+    learned: LearnedSources = NOTHING_LEARNED
 
     @property
     def is_personal(self) -> bool:

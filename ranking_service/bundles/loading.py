@@ -11,6 +11,7 @@ from ranking_service.bundles.bundle import (
     BundleUnusable,
     Manifest,
 )
+from ranking_service.bundles.learned_files import learned_sources
 from ranking_service.bundles.sequence_files import SPACE, sequence_model
 from ranking_service.bundles.serving_bundle import ServingBundle
 from ranking_service.candidate import SourceKind
@@ -31,10 +32,11 @@ def serving_bundle(manifest: Manifest, files: Mapping[str, bytes]) -> ServingBun
         sequence = None
         if SEQUENCE_FILE in files:
             sequence = sequence_model(files[SEQUENCE_FILE], files[SEQUENCE_ITEMS_FILE], manifest.spaces.get(SPACE, 0))
+        learned = learned_sources(files)
     except (KeyError, ValueError) as error:
         raise BundleUnusable(f"bundle {manifest.id} cannot be served: {error}") from None
     scorer = LearnedScorer(weights if manifest.serves != "builtin" else None, ranker, manifest.rerank_depth)
-    return ServingBundle(manifest.id, scorer, sequence)
+    return ServingBundle(manifest.id, scorer, sequence, learned)
 
 
 def _ranker(manifest: Manifest, model: str) -> TreeRanker:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from ranking_service.learned_sources.learned_sources import NOTHING_LEARNED, LearnedSources
 from ranking_service.scorers.scorer import Scorer
 from ranking_service.sequence_model import SequenceModel
+from ranking_service.taste import Taste
 
 BUILTIN = "builtin"
 
@@ -19,11 +21,17 @@ class ServingBundle:
         id: `builtin` for none.
         scorer: What makes one score of all opinions.
         sequence: The sequence model, where there is one.
+        learned: What else sources work with.
     """
 
     id: str
     scorer: Scorer
     sequence: SequenceModel | None = None
+    learned: LearnedSources = NOTHING_LEARNED
+
+    def lent_to(self, taste: Taste) -> Taste:
+        """The taste with what the sources need to judge it."""
+        return replace(taste, sequence=self.sequence, learned=self.learned)
 
 
 BundleOf = Callable[[str], ServingBundle]

@@ -20,6 +20,8 @@ SOURCES = (
     SourceKind.SEQUENCE,
     SourceKind.COLLABORATIVE,
     SourceKind.COMMUNITY,
+    SourceKind.NEIGHBOURS,
+    SourceKind.FACTORS,
     SourceKind.POPULAR,
     SourceKind.FRESH,
 )

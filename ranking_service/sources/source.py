@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -40,10 +41,13 @@ class Plan:
     Attributes:
         asks: Queries for retrieval.
         proposals: Item ids found without retrieval, with the source's score, best first.
+        score_of: Scores any items, by id, NaN where the source knows nothing: for sources that look at all items at
+            once and propose the best.
     """
 
     asks: tuple[Ask, ...] = ()
     proposals: tuple[tuple[str, float], ...] = ()
+    score_of: Callable[[Sequence[str]], Floats] | None = None
 
 
 class Source(Protocol):

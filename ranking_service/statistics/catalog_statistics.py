@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 
+from ranking_service.statistics.neighbours import Neighbours
 from ranking_service.statistics.pair_table import NOTHING, PairTable
 from ranking_service.statistics.popularity import Popularity
 from ranking_service.statistics.transitions import Transitions
@@ -25,6 +26,7 @@ class CatalogStatistics:
         self.pairs = PairTable()
         self.popularity = Popularity(self.pairs, popularity_half_life_s)
         self.transitions = Transitions(self.pairs)
+        self.neighbours = Neighbours(self.pairs, self.transitions)
         self.sequence = 0
 
     @property
@@ -57,12 +59,24 @@ class CatalogStatistics:
 
     def following(self, weighted_items: Mapping[str, float], limit: int) -> list[tuple[str, float]]:
         """See `Statistics.transitions`. Of more than 64 given items those with the largest weights count."""
+        with self._lock:
+            best = self.transitions.following(self._known(weighted_items), limit)
+            return [(self.pairs.item_ids[item], score) for item, score in best]
+
+    def liked_by_neighbours(
+        self, weighted_items: Mapping[str, float], user_key: int, limit: int
+    ) -> list[tuple[str, float]]:
+        """See `Statistics.liked_by_neighbours`. Of more than 64 given items those with the largest weights count."""
+        with self._lock:
+            best = self.neighbours.liked(self._known(weighted_items), user_key, limit)
+            return [(self.pairs.item_ids[item], score) for item, score in best]
+
+    def _known(self, weighted_items: Mapping[str, float]) -> list[tuple[int, float]]:
+        """Numbers and weights of the heaviest items that any event named."""
         positive = [(item_id, weight) for item_id, weight in weighted_items.items() if weight > 0.0]
         heaviest = sorted(positive, key=lambda given: -given[1])[:_MAX_GIVEN_ITEMS]
-        with self._lock:
-            given = [(self.pairs.find_item(item_id), weight) for item_id, weight in heaviest]
-            best = self.transitions.following([pair for pair in given if pair[0] != NOTHING], limit)
-            return [(self.pairs.item_ids[item], score) for item, score in best]
+        given = [(self.pairs.find_item(item_id), weight) for item_id, weight in heaviest]
+        return [pair for pair in given if pair[0] != NOTHING]
 
     def _fold(self, entry: LogEntry) -> None:
         rule = RULES[entry.event_type]

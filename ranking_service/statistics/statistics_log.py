@@ -81,6 +81,13 @@ class EventStatistics:
         folded = self._catalogs.get(catalog)
         return folded.statistics.following(weighted_items, limit) if folded is not None else []
 
+    def liked_by_neighbours(
+        self, catalog: str, weighted_items: Mapping[str, float], user_key: int, limit: int
+    ) -> list[tuple[str, float]]:
+        """What the users liked who liked the given items too, best first, without the given ones."""
+        folded = self._catalogs.get(catalog)
+        return folded.statistics.liked_by_neighbours(weighted_items, user_key, limit) if folded is not None else []
+
     def event_sequence(self, catalog: str) -> int:
         """Sequence number up to which the log is folded in."""
         folded = self._catalogs.get(catalog)

@@ -69,6 +69,11 @@ class Transitions:
         self._link(slot, entry.user_key, moment)
         self._pairs.move_to_end(slot, entry.user_key, entry.sequence)
 
+    def is_positive(self, slots: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """Which pairs have a positive event, shape (n,)."""
+        positive: NDArray[np.bool_] = self._sequence.data[slots] >= 0
+        return positive
+
     def remove_user(self, user_key: int) -> None:
         """Forgets the user's sequence; the slots are emptied with the table."""
         self._last.pop(user_key, None)

@@ -81,6 +81,15 @@ class Statistics(Protocol):
         """
         ...
 
+    def liked_by_neighbours(
+        self, catalog: str, weighted_items: Mapping[str, float], user_key: int, limit: int
+    ) -> list[tuple[str, float]]:
+        """What the users liked who liked the given items too, best first; scores above 0 of any scale.
+
+        `weighted_items` are query weights by item id, `user_key` is the user who is no neighbour of their own.
+        """
+        ...
+
     def event_sequence(self, catalog: str) -> int:
         """Sequence number of the last event folded in."""
         ...

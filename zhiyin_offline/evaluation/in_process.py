@@ -60,6 +60,12 @@ class RecordedStatistics:
         """As in `Statistics`."""
         return self._folded.following(weighted_items, limit)
 
+    def liked_by_neighbours(
+        self, catalog: str, weighted_items: Mapping[str, float], user_key: int, limit: int
+    ) -> list[tuple[str, float]]:
+        """As in `Statistics`."""
+        return self._folded.liked_by_neighbours(weighted_items, user_key, limit)
+
     def event_sequence(self, catalog: str) -> int:
         """As in `Statistics`."""
         return self._folded.sequence

@@ -92,7 +92,7 @@ def choose(
 
 def _out_of_fold(examples: Sequence[Example], seed: int, threads: int, say: Callable[[str], None]) -> list[Contender]:
     """Learned weights and the learned ranker, each fold scored by what the other folds taught."""
-    fold = np.random.default_rng(seed).permutation(len(examples)) % _FOLDS
+    fold = _folds(examples, seed)
     scores: dict[str, NDArray[np.float64]] = {
         name: np.zeros((2, len(examples))) for name in ("learned weights", "learned ranker")
     }
@@ -111,6 +111,20 @@ def _out_of_fold(examples: Sequence[Example], seed: int, threads: int, say: Call
         Contender("learned weights", "blend", *scores["learned weights"]),
         Contender("learned ranker", "ranker", *scores["learned ranker"]),
     ]
+
+
+def judge_learned_weights(examples: Sequence[Example], seed: int) -> NDArray[np.float64]:
+    """NDCG@10 of each case by learned weights, each fold by what the others taught. Shape (cases,)."""
+    fold, ndcg = _folds(examples, seed), np.zeros(len(examples))
+    for number in range(_FOLDS):
+        weights = fit_weights([example for example, of in zip(examples, fold, strict=True) if of != number])
+        held_out = np.flatnonzero(fold == number)
+        ndcg[held_out], _ = judge([examples[int(i)] for i in held_out], _blending(weights))
+    return ndcg
+
+
+def _folds(examples: Sequence[Example], seed: int) -> NDArray[np.int64]:
+    return np.random.default_rng(seed).permutation(len(examples)) % _FOLDS
 
 
 def _blending(weights: Floats) -> Scores:

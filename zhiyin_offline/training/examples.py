@@ -30,6 +30,7 @@ class Example:
         opinions: Squashed z-scores, a column for each of `SOURCES`, 0 where it has none. Shape (n, sources).
         nudge: Added to every weighted sum, shape (n,).
         builtin: What the weights of the house give, shape (n,).
+        proposers: Who proposed each, a bit for each number of `SourceKind`. Shape (n,).
         columns: Features with the house's sum as `blend`, shape (n, features), FLOAT16 to fit more cases in memory.
     """
 
@@ -37,6 +38,7 @@ class Example:
     opinions: Floats
     nudge: Floats
     builtin: Floats
+    proposers: NDArray[np.int64]
     columns: NDArray[np.float16]
 
     def blend(self, weights: Floats) -> Floats:
@@ -71,5 +73,8 @@ def _example(judged: Judged, target: str) -> Example:
             opinions[:, column] = squash(z_scores(said.evidence[kind], said.resolutions[kind]))
     builtin = weighted_sum(pool, said.evidence, said.resolutions, source_weights(judged.taste), said.nudge).total
     found = pool.ids.index(target) if target in pool.ids else -1
+    proposers = np.zeros(len(pool), np.int64)
+    for kind, of_kind in pool.provenance.items():
+        proposers |= np.where(of_kind.ranks > 0, 1 << kind.value, 0)
     columns = features(judged.taste, pool, said, builtin)
-    return Example(found, opinions, said.nudge, builtin, np.clip(columns, -6e4, 6e4).astype(np.float16))
+    return Example(found, opinions, said.nudge, builtin, proposers, np.clip(columns, -6e4, 6e4).astype(np.float16))

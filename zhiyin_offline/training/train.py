@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranking_service.bundles.bundle import RANKER_FILE, SEQUENCE_FILE, SEQUENCE_ITEMS_FILE, Manifest
+from ranking_service.bundles.learned_files import learned_files
 from ranking_service.bundles.sequence_files import SPACE, sequence_model
 from ranking_service.bundles.serving_bundle import BUILTIN, ServingBundle
 from ranking_service.candidate import SourceKind
+from ranking_service.learned_sources.learned_sources import LearnedSources
 from ranking_service.scorers.features import NAMES, SOURCES
 from ranking_service.scorers.scorer import BuiltinScorer
 from ranking_service.scorers.source_weights import source_weights
@@ -25,6 +27,8 @@ from zhiyin_offline.evaluation.memory_catalog import SEMANTIC, MemoryCatalog, Sp
 from zhiyin_offline.evaluation.protocols import Case, leave_one_out, time_split
 from zhiyin_offline.training.choice import Choice, Contender, choose
 from zhiyin_offline.training.examples import Example, collect
+from zhiyin_offline.training.learned_sources.steps import OPTIONAL, build_sources, search_sources
+from zhiyin_offline.training.pruning import worth_keeping
 from zhiyin_offline.training.ranker import DEPTH
 
 if TYPE_CHECKING:
@@ -103,14 +107,22 @@ def train(
     semantic = semantic_space(vectors, fingerprint)
     sequence = _sequence(dataset, semantic, learned_from, cases, settings, progress) if settings.sequence else None
     searched = None if sequence is None else sequence.searched
+    recipes = search_sources(dataset, learned_from, semantic, cases, settings.seed, lambda step: progress(step, 0, 0))
+    asked = build_sources(recipes, OPTIONAL, dataset, learned_from, semantic, settings.seed)
     service = RecordedService(
-        dataset, MemoryCatalog(dataset.items, _spaces(semantic, searched)), bundle=_asking(searched)
+        dataset, MemoryCatalog(dataset.items, _spaces(semantic, searched)), bundle=_asking(searched, asked)
     )
     service.statistics.fold(learned_from)
     examples = collect(service, dataset, cases, lambda done: progress("candidates", done, len(cases)))
+    examples, kept = worth_keeping(examples, OPTIONAL, settings.seed, lambda step: progress(step, 0, 0))
     choice = choose(examples, settings.seed, settings.threads, lambda step: progress(step, 0, 0))
     heard = choice.ranker is not None or choice.weights[SOURCES.index(SourceKind.SEQUENCE)] > 0
     serving = sequence.serving if sequence is not None and heard and choice.best.serves != "builtin" else None
+    used = [kind for kind in kept if choice.ranker is not None or choice.weights[SOURCES.index(kind)] > 0]
+    if choice.best.serves == "builtin":
+        used = []
+    everything = np.arange(len(dataset.events))
+    learned = build_sources(recipes, used, dataset, everything, semantic, settings.seed)
     manifest = Manifest(
         id=time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + secrets.token_hex(3),
         catalog=catalog,
@@ -127,13 +139,15 @@ def train(
             "candidates_hold_target": round(choice.ceiling, 4),
             "chosen": choice.best.name,
             "contenders": {contender.name: _metrics(contender) for contender in choice.contenders},
+            "sources": {"kept": [kind.name.lower() for kind in used], **recipes.evidence()},
             "sequence_model": None
             if sequence is None
             else {"steps": sequence.best_step, "ndcg@10": sequence.best_ndcg},
         },
     )
     files = {RANKER_FILE: choice.ranker.encode()} if choice.ranker is not None else {}
-    return Trained(manifest, {**files, **(serving.files if serving else {})}, choice, examples, serving)
+    files |= {**(serving.files if serving else {}), **learned_files(learned)}
+    return Trained(manifest, files, choice, examples, serving)
 
 
 def serving_spaces(vectors: NDArray[np.float32], fingerprint: str, trained: Trained | None) -> dict[str, Space]:
@@ -145,12 +159,12 @@ def _spaces(semantic: Space, sequence: SequencePart | None) -> dict[str, Space]:
     return {SEMANTIC: semantic} if sequence is None else {SEMANTIC: semantic, SPACE: sequence.space}
 
 
-def _asking(sequence: SequencePart | None) -> ServingBundle:
-    """A bundle that asks the sequence model too; its scores are not looked at."""
+def _asking(sequence: SequencePart | None, learned: LearnedSources) -> ServingBundle:
+    """A bundle that asks everything that was learned; its scores are not looked at."""
     model = None
     if sequence is not None:
         model = sequence_model(sequence.files[SEQUENCE_FILE], sequence.files[SEQUENCE_ITEMS_FILE], 1)
-    return ServingBundle(BUILTIN, BuiltinScorer(source_weights), model)
+    return ServingBundle(BUILTIN, BuiltinScorer(source_weights), model, learned)
 
 
 def _sequence(

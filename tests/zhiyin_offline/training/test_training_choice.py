@@ -15,7 +15,7 @@ from zhiyin_offline.training.examples import Example
 from zhiyin_offline.training.fusion import fit_weights
 from zhiyin_offline.training.ranker import ranked, train_ranker
 
-QUIET = ("query", "profile", "collaborative", "community", "fresh")
+QUIET = ("query", "profile", "collaborative", "community", "neighbours", "factors", "fresh")
 
 
 def worlds() -> dict[str, Callable[[int], list[Example]]]:

@@ -54,7 +54,9 @@ def test_weights_are_finite_and_never_negative_whatever_is_said(sizes: list[int]
         opinions = (scale * random.standard_normal((n, len(SOURCES)))).astype(np.float32)
         nothing = np.zeros(n, np.float32)
         columns = np.zeros((n, len(NAMES)), np.float16)
-        examples.append(Example(int(random.integers(-1, n)), opinions, nothing, nothing, columns))
+        examples.append(
+            Example(int(random.integers(-1, n)), opinions, nothing, nothing, np.full(n, -1, np.int64), columns)
+        )
     weights = fit_weights(examples)
     assert weights.shape == (len(SOURCES),)
     assert np.isfinite(weights).all()

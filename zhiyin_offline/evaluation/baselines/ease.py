@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import scipy.sparse as sp
 from scipy.linalg import lapack
 
 from zhiyin_offline.evaluation.dataset import Dataset
@@ -28,7 +29,7 @@ class EaseScorer:
         self._regularization, self._decay, self._max_items = regularization, decay, max_items
 
     def fit(self, dataset: Dataset, split: Split) -> None:
-        """Inverts one matrix, in place."""
+        """Fits the model of the items that most users acted on."""
         self._dataset = dataset
         matrix = training_matrix(dataset, split.training)
         users = np.asarray(matrix.sum(axis=0)).ravel()
@@ -36,19 +37,7 @@ class EaseScorer:
         self._known = np.sort(known[np.argsort(-users[known], kind="stable")[: self._max_items]])
         if not len(self._known):
             return
-        matrix = matrix[:, self._known]
-        gram = np.asfortranarray((matrix.T @ matrix).toarray())
-        gram[np.diag_indices_from(gram)] += self._regularization
-        # Cholesky and inverse from it: half the work of a general inverse and no second copy.
-        factor, _ = lapack.spotrf(gram, lower=1, overwrite_a=1)
-        inverse, _ = lapack.spotri(factor, lower=1, overwrite_c=1)
-        _mirror(inverse)
-        # LAPACK's order is by column. The inverse is symmetric, so its transpose is the same matrix by row, which a
-        # sparse query can be multiplied with as it is.
-        model = inverse.T
-        model /= -np.diag(model).copy()
-        model[np.diag_indices_from(model)] = 0.0
-        self._model = model
+        self._model = ease_model(matrix[:, self._known], self._regularization)
 
     def scores(self, cases: Sequence[Case]) -> Scores:
         """One product."""
@@ -56,6 +45,27 @@ class EaseScorer:
         if len(self._known):
             out[:, self._known] = query_matrix(self._dataset, cases, self._decay)[:, self._known] @ self._model
         return out
+
+
+def ease_model(matrix: sp.csr_matrix, regularization: float) -> Scores:
+    """B of the formula above, shape (items, items), with a diagonal of zeros. Inverts one matrix, in place.
+
+    Args:
+        matrix: Who acted on what, shape (users, items).
+        regularization: Added to the diagonal.
+    """
+    gram = np.asfortranarray((matrix.T @ matrix).toarray())
+    gram[np.diag_indices_from(gram)] += regularization
+    # Cholesky and inverse from it: half the work of a general inverse and no second copy.
+    factor, _ = lapack.spotrf(gram, lower=1, overwrite_a=1)
+    inverse, _ = lapack.spotri(factor, lower=1, overwrite_c=1)
+    _mirror(inverse)
+    # LAPACK's order is by column. The inverse is symmetric, so its transpose is the same matrix by row, which a
+    # sparse query can be multiplied with as it is.
+    model: Scores = inverse.T
+    model /= -np.diag(model).copy()
+    model[np.diag_indices_from(model)] = 0.0
+    return model
 
 
 def _mirror(lower: Scores, block: int = 1024) -> None:

@@ -1,0 +1,1 @@
+"""What a training knows about who chose what, as ranking uses it: tables and vectors of a bundle, without I/O."""
