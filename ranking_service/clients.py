@@ -9,7 +9,7 @@ from typing import Protocol
 import grpc
 import numpy as np
 from google.protobuf.field_mask_pb2 import FieldMask
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
 from ranking_service.candidate import Floats, Halves
@@ -144,6 +144,18 @@ class RetrievalClient:
         _check_search(reply)
         return reply
 
+    async def label_faults(self, catalog: str, labels: Sequence[retrieval_pb2.NamedFilter]) -> list[Violation]:
+        """What is wrong with filters, with paths as in a Search of these labels. Raises as `search` else."""
+        request = retrieval_pb2.SearchRequest(catalog=catalog, labels=labels)
+        try:
+            readable_reply("retrieval", await self._stub.Search(request, timeout=self._timeout()))
+        except grpc.aio.AioRpcError as error:
+            found = error_details_pb2.BadRequest()
+            if error.code() is grpc.StatusCode.INVALID_ARGUMENT and _unpack(error, found):
+                return [Violation(fault.field, fault.description) for fault in found.field_violations]
+            raise _retrieval_error(error, catalog) from error
+        return []
+
     async def get_catalog(self, catalog: str) -> None:
         """Asks whether there is a catalogue of that name.
 
@@ -252,7 +264,9 @@ def _check_search(reply: retrieval_pb2.SearchResponse) -> None:
         raise DependencyUnavailable("retrieval", "sent an item twice")
     if any(len(result.item_indices) != len(result.scores) for result in reply.results):
         raise DependencyUnavailable("retrieval", "sent hits without scores")
-    if max(max(indices, default=0), max(reply.hydrated_indices, default=0)) >= max(count, 1) or (indices and not count):
+    pointers = [*indices, *reply.hydrated_indices]
+    pointers += [index for label in reply.labels for index in (*label.item_indices, *label.added_indices)]
+    if max(pointers, default=-1) >= count:
         raise DependencyUnavailable("retrieval", "sent hits that point at no item")
     if not np.isfinite(scores).all():
         raise DependencyUnavailable("retrieval", "sent scores with NaN or infinity")
@@ -287,13 +301,16 @@ def _retrieval_error(error: grpc.aio.AioRpcError, catalog: str) -> ZhiyinError:
 
 def _reason(error: grpc.aio.AioRpcError) -> str:
     """The stable reason that the details of an error name; empty when they name none."""
+    info = error_details_pb2.ErrorInfo()
+    return str(info.reason) if _unpack(error, info) else ""
+
+
+def _unpack(error: grpc.aio.AioRpcError, detail: Message) -> bool:
+    """Reads one kind of detail of an error; tells whether it has any."""
     for key, value in error.trailing_metadata() or ():
         if key == "grpc-status-details-bin" and isinstance(value, bytes):
-            info = error_details_pb2.ErrorInfo()
             try:
-                for detail in status_pb2.Status.FromString(value).details:
-                    if detail.Unpack(info):
-                        return str(info.reason)
+                return any(packed.Unpack(detail) for packed in status_pb2.Status.FromString(value).details)
             except DecodeError:
-                return ""  # not from one of ours
-    return ""
+                return False  # not from one of ours
+    return False

@@ -31,6 +31,8 @@ class RecommendRpcs:
         """A list, or more of one."""
         query, size = conversions.recommend_query(request), conversions.page_size(request.page_size)
         lists, journal = self.serving.lists, Journal()
+        if request.consistency_token:
+            await self.user_side.rules.reach(request.catalog, request.consistency_token)
         if request.page_token:
             token = read_page_token(self.serving.signer, request)
             query = replace(query, seed=token.seed, now=token.now)

@@ -11,6 +11,7 @@ from ranking_service.bundles.bundle_store import BundleStore
 from ranking_service.bundles.rpcs_bundles import BundleRpcs
 from ranking_service.clients import RetrievalClient
 from ranking_service.rpcs_recommend import RecommendRpcs
+from ranking_service.rules.rpcs_rules import RuleRpcs
 from ranking_service.serving import Serving
 from ranking_service.settings import RankingSettings
 from ranking_service.users.rpcs_users import UserRpcs
@@ -20,7 +21,7 @@ from zhiyin.ranking.v1 import ranking_service_pb2 as pb2
 from zhiyin.ranking.v1.ranking_service_pb2_grpc import RankingServiceServicer
 
 
-class RankingServicer(UserRpcs, RecommendRpcs, BundleRpcs, RankingServiceServicer):
+class RankingServicer(UserRpcs, RecommendRpcs, BundleRpcs, RuleRpcs, RankingServiceServicer):
     """RankingService over the user side and the recommendation."""
 
     def __init__(
@@ -32,12 +33,12 @@ class RankingServicer(UserRpcs, RecommendRpcs, BundleRpcs, RankingServiceService
         settings: RankingSettings,
     ) -> None:
         super().__init__(user_side)
-        self.user_side, self.serving, self._settings = user_side, serving, settings
+        self.user_side, self.serving, self.settings = user_side, serving, settings
         self.bundles, self.retrieval, self.signer = bundles, retrieval, serving.signer
 
     async def GetLimits(self, request: pb2.GetLimitsRequest, context: object) -> pb2.GetLimitsResponse:
         """What this server accepts."""
-        settings = self._settings
+        settings = self.settings
         deadline = Duration()
         deadline.FromNanoseconds(int(settings.default_deadline_s * 1e9))
         return pb2.GetLimitsResponse(
@@ -49,20 +50,9 @@ class RankingServicer(UserRpcs, RecommendRpcs, BundleRpcs, RankingServiceService
             max_rerank_candidates=conversions.MAX_RERANK_CANDIDATES,
             max_list_length=settings.max_list_length,
             default_deadline=deadline,
+            max_rules=settings.max_rules,
         )
 
     async def Explain(self, request: pb2.ExplainRequest, context: object) -> NoReturn:
         """Not in this release."""
         raise NotImplementedYet("Explain")
-
-    async def PutRule(self, request: pb2.PutRuleRequest, context: object) -> NoReturn:
-        """Not in this release."""
-        raise NotImplementedYet("PutRule")
-
-    async def ListRules(self, request: pb2.ListRulesRequest, context: object) -> NoReturn:
-        """Not in this release."""
-        raise NotImplementedYet("ListRules")
-
-    async def DeleteRule(self, request: pb2.DeleteRuleRequest, context: object) -> NoReturn:
-        """Not in this release."""
-        raise NotImplementedYet("DeleteRule")

@@ -8,6 +8,7 @@
     │   └── SpaceMismatch                            SPACE_MISMATCH        vectors of two models would meet
     ├── RevisionConflict        ABORTED              REVISION_CONFLICT     the caller reads again and repeats
     ├── Overloaded              RESOURCE_EXHAUSTED   OVERLOADED            the caller waits as long as told
+    ├── QuotaReached            RESOURCE_EXHAUSTED   given by the raiser   the caller gives something up first
     ├── DeadlineTooShort        DEADLINE_EXCEEDED    DEADLINE_TOO_SHORT    the caller gives more time
     ├── DependencyUnavailable   UNAVAILABLE          <NAME>_UNAVAILABLE    the caller repeats; another service is down
     ├── StoreUnavailable        UNAVAILABLE          STORE_UNAVAILABLE     the caller repeats; an operator looks at it
@@ -131,6 +132,16 @@ class Overloaded(ZhiyinError):
         self.what = what
         self.retry_after_s = max(retry_after_s, 0.001)
         super().__init__(f"{what} is full; try again in {self.retry_after_s:.3f} s")
+
+
+class QuotaReached(ZhiyinError):
+    """There are as many of something as may be kept; waiting does not help."""
+
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+    def __init__(self, what: str, message: str, reason: str) -> None:
+        self.what, self.reason = what, reason
+        super().__init__(message)
 
 
 class DeadlineTooShort(ZhiyinError):

@@ -24,6 +24,7 @@ from service_runtime.errors import (
     NotFound,
     NotReady,
     Overloaded,
+    QuotaReached,
     ZhiyinError,
 )
 from service_runtime.grpc_types import RpcMethodHandler, ServicerContext
@@ -266,7 +267,7 @@ def to_status_proto(error: ZhiyinError) -> status_pb2.Status:
         details.append(_bounded(bad))
     if isinstance(error, (NotFound, AlreadyExists)):
         details.append(error_details_pb2.ResourceInfo(resource_type=error.kind, resource_name=_clip(error.name, 256)))
-    if isinstance(error, Overloaded):
+    if isinstance(error, (Overloaded, QuotaReached)):
         quota = error_details_pb2.QuotaFailure()
         quota.violations.add(subject=error.what, description=_clip(error.message, 400))
         details.append(quota)

@@ -69,7 +69,7 @@ class RuleBook:
 
     Attributes:
         rules: All of them, in force or not.
-        sequence: Of the catalogue's log when they were read.
+        sequence: Of the last write of a rule, in the catalogue's log; 0: there was none.
     """
 
     rules: Sequence[Rule] = ()

@@ -1,8 +1,8 @@
 """Consistency tokens: what a caller has written or seen, as a promise that any replica can keep.
 
-A token names the store's epoch, the catalogue and the sequence number of the write. Every write, of events, users or
-an erasure, raises the sequence of its catalogue inside its transaction, so "at least this sequence" implies the
-version of every user in it; the token stays the same size for a thousand users and names none of them.
+A token names the store's epoch, the catalogue and the sequence number of the write. Every write, of events, users,
+rules or an erasure, raises the sequence of its catalogue inside its transaction, so "at least this sequence" implies
+the version of every user in it; the token stays the same size for a thousand users and names none of them.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ranking_service.rules.rule import RuleBook
 from ranking_service.users.event import Erasure, LogEntry
 from ranking_service.users.user_state import Interaction
 from service_runtime.attributes import AttributeScalar
@@ -92,8 +93,9 @@ class Change:
         duplicates: Events that were known already.
         revisions: Of the users of an UpsertUsers request, in its order.
         deleted_events: How many events an erasure took.
-        existed: Whether the erased user was known.
+        existed: Whether the erased user, or the deleted rule, was known.
         catalog_key: Of a catalogue that was made known.
+        rules: All rules from now on; None: as they were.
     """
 
     catalog: str
@@ -106,3 +108,4 @@ class Change:
     deleted_events: int = 0
     existed: bool = False
     catalog_key: int = 0
+    rules: RuleBook | None = None

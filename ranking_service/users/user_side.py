@@ -1,4 +1,4 @@
-"""The write side of ranking as one object: users, events and what all users together did."""
+"""The write side of ranking as one object: users, events, what all users together did, and rules."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from ranking_service.rules.rule_keeper import RuleKeeper
 from ranking_service.statistics.statistics_log import EventStatistics
 from ranking_service.users import user_metrics
 from ranking_service.users.catalogs import CatalogLookup, KnownCatalogs
@@ -75,6 +76,7 @@ class UserSide:
         signer: As given.
         reader: Reads users, for the recommendation.
         statistics: Popularity and transitions, for the recommendation.
+        rules: The rules of the catalogues.
     """
 
     @classmethod
@@ -125,6 +127,14 @@ class UserSide:
         )
         self._catalogs = KnownCatalogs(self._store, self._writer, catalog_lookup, self._statistics.add)
         self._tokens = ConsistencyTokens(signer, lambda: self._store.epoch)
+        self.rules = RuleKeeper(
+            self._store,
+            self._writer,
+            self._catalogs,
+            self._tokens,
+            self._statistics.event_sequence,
+            settings.token_wait_s,
+        )
         self._tail: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self._started = False
@@ -249,6 +259,7 @@ class UserSide:
             )
         self._erased_bytes.forget()  # of an erasure that a crash interrupted
         for catalog, key in self._catalogs.load().items():
+            self.rules.load(catalog, key)
             self._statistics.load(catalog, key)
 
     def _apply(self, changes: Sequence[Change]) -> None:
@@ -257,8 +268,9 @@ class UserSide:
             if change.after == change.before:
                 continue
             in_step = self._statistics.event_sequence(change.catalog) >= change.before or self._caught_up(change)
-            # The cache first: a reader that sees the sequence may trust the cache.
+            # Cache and rules first: a reader that sees the sequence may trust them.
             self._cache.apply(change)
+            self.rules.apply(change)
             if in_step:
                 self._statistics.apply(change)
 
@@ -280,8 +292,9 @@ class UserSide:
         applied = self._statistics.event_sequence(catalog)
         changed, erased, sequence = self._store.changed_since(key, applied)
         if sequence > applied:
-            # No further than the cache was told: a reader that sees the sequence trusts the cache.
+            # No further than the cache was told: a reader that sees the sequence trusts the cache, and the rules.
             self._cache.drop(catalog, changed, erased, sequence)
+            self.rules.load(catalog, key)
             if self._statistics.catch_up(catalog, sequence):
                 self._statistics.save(catalog)
 

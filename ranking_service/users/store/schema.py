@@ -1,4 +1,4 @@
-"""The tables of the user store. Users and the log (events, erasures) are the truth; all else is folded from them.
+"""The tables of the user store. Users, rules and the log (events, erasures) are the truth; the rest is folded from it.
 
 A user is a number (`user_key`) everywhere but in the users table, so that statistics and their snapshots hold no ids.
 Keys are never used again: somebody erased who comes back is somebody new.
@@ -30,7 +30,7 @@ from service_runtime.migrations import StoreSchema
 SCHEMA = StoreSchema(
     name="user store",
     folder=Path(__file__).parent / "revisions",
-    revisions=("users_0001", "users_0002"),
+    revisions=("users_0001", "users_0002", "users_0003"),
     first_tables=frozenset({"store_facts", "catalogs", "users", "follows", "attribute_kinds", "events", "erasures"}),
 )
 
@@ -56,6 +56,8 @@ catalogs = Table(
     Column("name", Text, nullable=False, unique=True),
     # Of the last write. Raised inside the writing transaction, so commit order is sequence order.
     Column("sequence", BigInteger, nullable=False, default=0),
+    # Of the last write of a rule: what other replicas look at.
+    Column("rules_sequence", BigInteger, nullable=False, server_default=sa.text("0")),
 )
 
 users = Table(
@@ -122,4 +124,13 @@ erasures = Table(
     Column("sequence", BigInteger, primary_key=True),
     Column("user_key", _KEY, nullable=False),
     sqlite_with_rowid=False,
+)
+
+rules = Table(
+    "rules",
+    metadata,
+    Column("catalog_key", _KEY, ForeignKey("catalogs.catalog_key"), primary_key=True),
+    Column("rule_id", Text, primary_key=True),
+    Column("sequence", BigInteger, nullable=False),  # of the last write
+    Column("payload", LargeBinary, nullable=False),  # the contract's own message
 )

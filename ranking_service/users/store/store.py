@@ -13,12 +13,14 @@ from collections.abc import Iterator
 from sqlalchemy import Connection, Engine, delete, insert, select
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
+from ranking_service.rules.rule import RuleBook
 from ranking_service.users.event import Event
-from ranking_service.users.store import event_rows, user_rows
+from ranking_service.users.store import event_rows, rule_rows, user_rows
 from ranking_service.users.store.schema import SCHEMA, catalogs, store_facts
 from ranking_service.users.user import Change, StoredUser
 from ranking_service.users.user_state import UserState
 from service_runtime import migrations, sql
+from zhiyin.ranking.v1 import ranking_service_pb2 as pb
 
 DEFAULT_CATALOG = "default"
 # The release before Alembic read "1" and refuses a database with anything else.
@@ -125,6 +127,23 @@ class UserStore:
             head = _sequence(connection, catalog_key)
             changed = user_rows.changed_users(connection, catalog_key, after)
             return changed, user_rows.erased_users(connection, catalog_key, after), head
+
+    def rules_since(self, catalog_key: int, known: int) -> tuple[RuleBook | None, int]:
+        """The rules of a catalogue and its sequence at that moment.
+
+        Args:
+            known: Sequence of the book at hand; nothing is read where that is the newest.
+        """
+        with sql.reading(self._reader) as connection:
+            sequence = _sequence(connection, catalog_key)
+            if rule_rows.rules_sequence(connection, catalog_key) <= known:
+                return None, sequence
+            return rule_rows.load_book(connection, catalog_key), sequence
+
+    def rule_page(self, catalog_key: int, after: str, limit: int) -> list[pb.Rule]:
+        """Rules as they are kept, in the order of their ids, those behind `after`."""
+        with sql.reading(self._reader) as connection:
+            return rule_rows.load_page(connection, catalog_key, after, limit)
 
     def forget_deleted_bytes(self) -> bool:
         """Moves the write-ahead log into the database and empties it, so that deleted rows leave no bytes behind.
