@@ -203,9 +203,10 @@ def _vectors(dataset: Dataset, model_dir: Path, cache_dir: Path) -> tuple[NDArra
 
 def _names(methods: str) -> tuple[str, ...]:
     from zhiyin_offline.evaluation.baselines.all_baselines import BASELINES
+    from zhiyin_offline.evaluation.other_orders import OTHER_FORMS
     from zhiyin_offline.evaluation.report.as_json import SUBJECT
 
-    known = (SUBJECT, _UNTRAINED, *BASELINES)
+    known = (SUBJECT, _UNTRAINED, *OTHER_FORMS, *BASELINES)
     asked = tuple(dict.fromkeys(name for part in methods.split(",") if (name := part.strip())))
     for name in asked:
         if name not in known:
@@ -218,14 +219,15 @@ def _methods(
 ) -> tuple[dict[str, MakeMethod], list[str]]:
     """How to make each method, by name, and what to tell about those that cannot be had."""
     from zhiyin_offline.evaluation.baselines.all_baselines import BASELINES, baselines
+    from zhiyin_offline.evaluation.other_orders import OTHER_FORMS
     from zhiyin_offline.evaluation.report.as_json import SUBJECT
 
     available, missing = _zhiyin(vectors, fingerprint)
     available |= {name: _refitted(make) for name, make in baselines(vectors).items()}
-    wanted = asked or (SUBJECT, *BASELINES)
+    wanted = asked or (SUBJECT, *OTHER_FORMS, *BASELINES)
     chosen = {name: available[name] for name in wanted if name in available}
     notes = []
-    if missing and (SUBJECT in wanted or _UNTRAINED in wanted):
+    if missing and any(name.startswith(SUBJECT) for name in wanted):
         notes.append(missing)
     if "text" in wanted and "text" not in available:
         notes.append("No item has words of its own: there is no text to recommend by.")
@@ -255,17 +257,12 @@ def _refitted(make: MakeMethod) -> MakeMethod:
 
 
 def _zhiyin(vectors: NDArray[np.float32], fingerprint: str) -> tuple[dict[str, MakeMethod], str]:
-    """Zhiyin as it serves once trained, and before any training; or why it cannot be had."""
-    from zhiyin_offline.evaluation.report.as_json import SUBJECT
-
+    """Every form of Zhiyin; or why there is none."""
     try:
-        from zhiyin_offline.evaluation.zhiyin_method import ZhiyinMethod
+        from zhiyin_offline.evaluation.zhiyin_methods import zhiyin_methods
     except ImportError as exc:
         return {}, f"Zhiyin itself is not among the methods, since its training cannot run here: {exc}."
-    return {
-        SUBJECT: lambda seed: ZhiyinMethod(vectors, fingerprint, seed),
-        _UNTRAINED: lambda seed: ZhiyinMethod(vectors, fingerprint, seed, trained=False),
-    }, ""
+    return zhiyin_methods(vectors, fingerprint), ""
 
 
 def _report(

@@ -15,6 +15,7 @@ from ranking_service.bundles.learned_files import learned_sources
 from ranking_service.bundles.sequence_files import SPACE, sequence_model
 from ranking_service.bundles.serving_bundle import ServingBundle
 from ranking_service.candidate import SourceKind
+from ranking_service.diversity.knob import HOUSE_KNOB, Knob
 from ranking_service.scorers.features import NAMES
 from ranking_service.scorers.learned import LearnedScorer
 from ranking_service.scorers.tree_ranker import TreeRanker
@@ -33,10 +34,11 @@ def serving_bundle(manifest: Manifest, files: Mapping[str, bytes]) -> ServingBun
         if SEQUENCE_FILE in files:
             sequence = sequence_model(files[SEQUENCE_FILE], files[SEQUENCE_ITEMS_FILE], manifest.spaces.get(SPACE, 0))
         learned = learned_sources(files)
+        knob = Knob(float(manifest.knob["weight"]), int(manifest.knob["kept"])) if manifest.knob else HOUSE_KNOB
     except (KeyError, ValueError) as error:
         raise BundleUnusable(f"bundle {manifest.id} cannot be served: {error}") from None
     scorer = LearnedScorer(weights if manifest.serves != "builtin" else None, ranker, manifest.rerank_depth)
-    return ServingBundle(manifest.id, scorer, sequence, learned)
+    return ServingBundle(manifest.id, scorer, sequence, learned, knob)
 
 
 def _ranker(manifest: Manifest, model: str) -> TreeRanker:

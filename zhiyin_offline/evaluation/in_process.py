@@ -20,6 +20,7 @@ from ranking_service.pipeline import Judged, Recommender
 from ranking_service.query import DEFAULT_DIVERSITY, Query
 from ranking_service.scorers.scorer import BuiltinScorer
 from ranking_service.scorers.source_weights import source_weights
+from ranking_service.selectors.slate import Slate
 from ranking_service.serving import build_serving
 from ranking_service.settings import RankingSettings
 from ranking_service.stages import Journal
@@ -78,7 +79,9 @@ class RecordedUsers:
         self._dataset, self._max_recent = dataset, max_recent
         self.case = Case(0, 0, 0, 0.0, np.empty(0, np.int64))
 
-    async def read(self, catalog: str, user_id: str, consistency_token: str = "") -> UserState:
+    async def read(
+        self, catalog: str, user_id: str, consistency_token: str = "", with_shown: bool = False
+    ) -> UserState:
         """As in `UserReader`."""
         dataset, events, rows = self._dataset, self._dataset.events, self.case.history
         profile = dataset.users.get(user_id)
@@ -141,6 +144,9 @@ class RecordedService:
         catalog: Its items, with their spaces.
         settings: Of the ranking service.
         bundle: What makes the lists; None: the weights of the house.
+
+    Attributes:
+        bundle: What makes the lists; may be replaced between two calls.
     """
 
     def __init__(
@@ -151,7 +157,7 @@ class RecordedService:
         bundle: ServingBundle | None = None,
     ) -> None:
         settings = settings or RankingSettings()
-        serving = bundle or ServingBundle(BUILTIN, BuiltinScorer(source_weights))
+        self.bundle = bundle or ServingBundle(BUILTIN, BuiltinScorer(source_weights))
         self._dataset, self._done = dataset, done_with(dataset)
         self.statistics = RecordedStatistics(dataset, settings.popularity_half_life_days * 86_400.0)
         self._users = RecordedUsers(dataset, settings.max_recent_interactions)
@@ -163,7 +169,7 @@ class RecordedService:
             catalog,
             TokenSigner(b"evaluation" * 4),
             InlineExecutor(),
-            lambda _: serving,
+            lambda _: self.bundle,
         )
 
     @property
@@ -176,15 +182,28 @@ class RecordedService:
     ) -> NDArray[np.int32]:
         """The first k items of everybody's list, as item numbers, shape (cases, k), -1 where a list is shorter."""
         numbers = self._dataset.item_numbers
+        out = np.full((len(cases), k), -1, np.int32)
 
-        async def make(query: Query) -> list[int]:
-            slate = await self.recommender.make_list(query, Journal(), "evaluation")
+        def read(slate: Slate) -> list[int]:
             return [numbers[slate.items[place.row].id] for place in islice(slate.places(), k)]
 
-        out = np.full((len(cases), k), -1, np.int32)
-        for row, places in enumerate(self._run(cases, make, diversity, include_history)):
+        for row, places in enumerate(self.slates(cases, read, diversity, include_history)):
             out[row, : len(places)] = places
         return out
+
+    def slates(
+        self,
+        cases: Sequence[Case],
+        read: Callable[[Slate], T],
+        diversity: float = DEFAULT_DIVERSITY,
+        include_history: bool = False,
+    ) -> list[T]:
+        """What `read` makes of everybody's list."""
+
+        async def make(query: Query) -> T:
+            return read(await self.recommender.make_list(query, Journal(), "evaluation"))
+
+        return self._run(cases, make, diversity, include_history)
 
     def judge(self, cases: Sequence[Case], read: Callable[[Judged], T], include_history: bool = False) -> list[T]:
         """What `read` makes of everybody's candidates, before they are ordered."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import groupby, islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from ranking_service.bundles.loading import serving_bundle
 from ranking_service.bundles.serving_bundle import ServingBundle
 from ranking_service.query import DEFAULT_DIVERSITY
+from ranking_service.selectors.slate import Slate
 from zhiyin_offline.evaluation.dataset import Dataset
 from zhiyin_offline.evaluation.in_process import RecordedService
 from zhiyin_offline.evaluation.memory_catalog import MemoryCatalog
 from zhiyin_offline.evaluation.methods import Lists
+from zhiyin_offline.evaluation.other_orders import Order, own_order
 from zhiyin_offline.evaluation.protocols import Case, Split
 from zhiyin_offline.training.train import (
     NothingToLearn,
@@ -37,6 +39,7 @@ class ZhiyinMethod:
         trained: False: as it serves before any training.
         diversity: As in a request.
         max_cases: Cases that the training learns from.
+        trainings: Bundles by seed, for methods that differ in their lists only and run on one split.
     """
 
     def __init__(
@@ -48,9 +51,11 @@ class ZhiyinMethod:
         trained: bool = True,
         diversity: float = DEFAULT_DIVERSITY,
         max_cases: int = TrainingSettings.max_cases,
+        trainings: dict[int, Trained | None] | None = None,
     ) -> None:
         self._vectors, self._fingerprint, self._seed = vectors, fingerprint, seed
         self._trains, self._diversity, self._max_cases = trained, diversity, max_cases
+        self._trainings = {} if trainings is None else trainings
         self.bundle: Trained | None = None
 
     @property
@@ -70,25 +75,45 @@ class ZhiyinMethod:
 
     def rank(self, cases: Sequence[Case], k: int) -> Lists:
         """Lists in the order of the cases, which rises in time; streaming, what passed before each is folded in."""
+        return self.rank_by(cases, k, (own_order,))[0]
+
+    def rank_by(self, cases: Sequence[Case], k: int, orders: Sequence[Order]) -> list[Lists]:
+        """The lists of each order, from one pass over the cases."""
         if not self._split.streaming:
-            return self._lists(cases, k)
+            return list(self._lists(cases, k, orders))
         out = []
         for now, together in groupby(cases, key=lambda case: case.now):
             end = int(np.searchsorted(self._dataset.events.time, now, side="left"))
             if end > self._passed:
                 self._service.statistics.fold(np.arange(self._passed, end))
                 self._passed = end
-            out.append(self._lists(list(together), k))
-        return np.concatenate(out) if out else np.empty((0, k), np.int32)
+            out.append(self._lists(list(together), k, orders))
+        return list(np.concatenate(out, axis=1) if out else np.empty((len(orders), 0, k), np.int32))
 
-    def _lists(self, cases: Sequence[Case], k: int) -> Lists:
-        return self._service.lists(cases, k, self._diversity, self._split.include_history)
+    def _lists(self, cases: Sequence[Case], k: int, orders: Sequence[Order]) -> Lists:
+        """Shape (orders, cases, k)."""
+        numbers = self._dataset.item_numbers
+        out = np.full((len(orders), len(cases), k), -1, np.int32)
+
+        def read(slate: Slate) -> list[list[int]]:
+            return [
+                [numbers[slate.items[row].id] for row in islice(order(slate, self._dataset), k)] for order in orders
+            ]
+
+        slates = self._service.slates(cases, read, self._diversity, self._split.include_history)
+        for place, lists in enumerate(slates):
+            for number, items in enumerate(lists):
+                out[number, place, : len(items)] = items
+        return out
 
     def _learned(self, record: Dataset, split: Split) -> ServingBundle | None:
         protocol: Protocol = "time-split" if split.name.startswith("time-split") else "leave-one-out"
         settings = TrainingSettings(protocol=protocol, max_cases=self._max_cases, seed=self._seed)
-        try:
-            self.bundle = train(record, self._vectors, self._fingerprint, "default", settings)
-        except NothingToLearn:
-            return None
-        return serving_bundle(self.bundle.manifest, self.bundle.files)
+        if self._seed not in self._trainings:
+            try:
+                trained = train(record, self._vectors, self._fingerprint, "default", settings)
+            except NothingToLearn:
+                trained = None
+            self._trainings[self._seed] = trained
+        self.bundle = self._trainings[self._seed]
+        return None if self.bundle is None else serving_bundle(self.bundle.manifest, self.bundle.files)

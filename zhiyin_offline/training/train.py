@@ -19,6 +19,7 @@ from ranking_service.bundles.serving_bundle import BUILTIN, ServingBundle
 from ranking_service.candidate import SourceKind
 from ranking_service.learned_sources.learned_sources import LearnedSources
 from ranking_service.scorers.features import NAMES, SOURCES
+from ranking_service.scorers.learned import LearnedScorer
 from ranking_service.scorers.scorer import BuiltinScorer
 from ranking_service.scorers.source_weights import source_weights
 from zhiyin_offline.evaluation.dataset import Dataset
@@ -27,6 +28,7 @@ from zhiyin_offline.evaluation.memory_catalog import SEMANTIC, MemoryCatalog, Sp
 from zhiyin_offline.evaluation.protocols import Case, leave_one_out, time_split
 from zhiyin_offline.training.choice import Choice, Contender, choose
 from zhiyin_offline.training.examples import Example, collect
+from zhiyin_offline.training.knob_step import KnobChoice, choose_knob
 from zhiyin_offline.training.learned_sources.steps import OPTIONAL, build_sources, search_sources
 from zhiyin_offline.training.pruning import worth_keeping
 from zhiyin_offline.training.ranker import DEPTH
@@ -107,7 +109,9 @@ def train(
     semantic = semantic_space(vectors, fingerprint)
     sequence = _sequence(dataset, semantic, learned_from, cases, settings, progress) if settings.sequence else None
     searched = None if sequence is None else sequence.searched
-    recipes = search_sources(dataset, learned_from, semantic, cases, settings.seed, lambda step: progress(step, 0, 0))
+    recipes = search_sources(
+        dataset, learned_from, semantic, cases, settings.seed, lambda step: progress(step, 0, 0)
+    )
     asked = build_sources(recipes, OPTIONAL, dataset, learned_from, semantic, settings.seed)
     service = RecordedService(
         dataset, MemoryCatalog(dataset.items, _spaces(semantic, searched)), bundle=_asking(searched, asked)
@@ -123,6 +127,7 @@ def train(
         used = []
     everything = np.arange(len(dataset.events))
     learned = build_sources(recipes, used, dataset, everything, semantic, settings.seed)
+    knob = _knob(service, dataset, semantic, cases, choice, lambda step: progress(step, 0, 0))
     manifest = Manifest(
         id=time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + secrets.token_hex(3),
         catalog=catalog,
@@ -131,6 +136,7 @@ def train(
         weights={kind.name.lower(): float(w) for kind, w in zip(SOURCES, choice.weights, strict=True) if w > 0},
         rerank_depth=DEPTH,
         feature_names=NAMES if choice.ranker is not None else (),
+        knob={"weight": knob.knob.weight, "kept": knob.knob.kept},
         metrics=_metrics(choice.best),
         evidence={
             "protocol": settings.protocol,
@@ -140,6 +146,7 @@ def train(
             "chosen": choice.best.name,
             "contenders": {contender.name: _metrics(contender) for contender in choice.contenders},
             "sources": {"kept": [kind.name.lower() for kind in used], **recipes.evidence()},
+            "diversity": knob.evidence,
             "sequence_model": None
             if sequence is None
             else {"steps": sequence.best_step, "ndcg@10": sequence.best_ndcg},
@@ -165,6 +172,21 @@ def _asking(sequence: SequencePart | None, learned: LearnedSources) -> ServingBu
     if sequence is not None:
         model = sequence_model(sequence.files[SEQUENCE_FILE], sequence.files[SEQUENCE_ITEMS_FILE], 1)
     return ServingBundle(BUILTIN, BuiltinScorer(source_weights), model, learned)
+
+
+def _knob(
+    service: RecordedService,
+    dataset: Dataset,
+    semantic: Space,
+    cases: list[Case],
+    choice: Choice,
+    say: Callable[[str], None],
+) -> KnobChoice:
+    """Tried on lists by the learned weights: the learned ranker has been fitted to these very cases."""
+    weights = {kind: float(weight) for kind, weight in zip(SOURCES, choice.weights, strict=True)}
+    learned = choice.best.serves != "builtin"
+    service.bundle = replace(service.bundle, scorer=LearnedScorer(weights if learned else None, None, DEPTH))
+    return choose_knob(service, dataset, semantic.rows, cases, say)
 
 
 def _sequence(
