@@ -71,7 +71,7 @@ class FakeRetrieval(RetrievalServiceServicer):
     async def Search(self, request: pb2.SearchRequest, context: grpc.aio.ServicerContext) -> pb2.SearchResponse:
         await self._check(request.catalog, context)
         self.searches.append(request)
-        if not request.queries and not request.hydrate_item_ids:
+        if not request.queries and not request.hydrate_item_ids and not request.labels:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "queries: is empty")
         for query in request.queries:
             fingerprint = query.vector.space_fingerprint
