@@ -218,6 +218,13 @@ OWN = {
     "COLLAPSE": {"similarity"},
 }
 
+NEEDED = {
+    "PIN": "position",
+    "QUOTA": "max_places",
+    "EXPOSURE_FLOOR": "min_share",
+    "FREQUENCY_CAP": "max_impressions",
+}
+
 
 @pytest.mark.parametrize("action", OWN)
 async def test_fields_of_other_actions_are_refused_all_at_once(action: str, ranking: Harness) -> None:
@@ -278,13 +285,7 @@ def test_a_completed_rule_is_complete_and_says_the_same_again(
     fields = {name: value for name, value in given_fields.items() if name in OWN[action]}
     violations = Violations()
     kept = completed(violations, "rule", rule("a", action, filter=FILMS, **fields, **times))
-    needed = {
-        "PIN": "position",
-        "QUOTA": "max_places",
-        "EXPOSURE_FLOOR": "min_share",
-        "FREQUENCY_CAP": "max_impressions",
-    }
-    missing = needed.get(action)
+    missing = NEEDED.get(action)
     if missing is not None and missing not in fields:
         assert [violation.field for violation in violations.found] == [f"rule.{missing}"]
         return
