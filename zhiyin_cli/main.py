@@ -14,6 +14,7 @@ from zhiyin_cli.evaluate_command import evaluate
 from zhiyin_cli.import_commands import events_app, items_app, users_app
 from zhiyin_cli.model_commands import model_app
 from zhiyin_cli.recommend_commands import recommend, similar, stats
+from zhiyin_cli.rules_commands import rules_app
 from zhiyin_cli.training_commands import bundles_app, train
 from zhiyin_cli.up_command import up
 from zhiyin_cli.upkeep_commands import backup, check, restore
@@ -73,5 +74,6 @@ app.add_typer(items_app, name="items")
 app.add_typer(users_app, name="users")
 app.add_typer(events_app, name="events")
 app.add_typer(bundles_app, name="bundles")
+app.add_typer(rules_app, name="rules")
 app.add_typer(model_app, name="model")
 app.add_typer(datasets_app, name="datasets")

@@ -26,6 +26,7 @@ class RecordingServices(retrieval_grpc.RetrievalServiceServicer, ranking_grpc.Ra
         self.items: dict[str, str] = {}
         self.events: dict[str, ranking_pb2.Event] = {}
         self.users: dict[str, ranking_pb2.User] = {}
+        self.rules: dict[str, ranking_pb2.Rule] = {}
         self.sent_item_ids: list[str] = []
         self.refuse_after_items: int | None = None
         self.break_stream_after_batches: int | None = None
@@ -102,6 +103,25 @@ class RecordingServices(retrieval_grpc.RetrievalServiceServicer, ranking_grpc.Ra
             )
         self.users |= {user.id: user for user in request.users}
         return ranking_pb2.UpsertUsersResponse()
+
+    def PutRule(self, request: ranking_pb2.PutRuleRequest, context: grpc.ServicerContext) -> Any:
+        if request.rule.note == "bad":
+            fields = [error_details_pb2.BadRequest.FieldViolation(field="rule.note", description="is bad")]
+            context.abort_with_status(
+                rpc_status.to_status(_status(3, "1 field", error_details_pb2.BadRequest(field_violations=fields)))
+            )
+        if not request.validate_only:
+            self.rules[request.rule.id] = request.rule
+        return ranking_pb2.PutRuleResponse(rule=request.rule)
+
+    def ListRules(self, request: ranking_pb2.ListRulesRequest, context: grpc.ServicerContext) -> Any:
+        """Pages of two."""
+        ids = sorted(rule_id for rule_id in self.rules if rule_id > request.page_token)
+        token = ids[1] if len(ids) > 2 else ""
+        return ranking_pb2.ListRulesResponse(rules=[self.rules[i] for i in ids[:2]], next_page_token=token)
+
+    def DeleteRule(self, request: ranking_pb2.DeleteRuleRequest, context: grpc.ServicerContext) -> Any:
+        return ranking_pb2.DeleteRuleResponse(existed=self.rules.pop(request.rule_id, None) is not None)
 
     def Recommend(self, request: ranking_pb2.RecommendRequest, context: grpc.ServicerContext) -> Any:
         self.last_recommend = request
