@@ -154,7 +154,9 @@ class _Users:
     def __init__(self) -> None:
         self._states = {f"user-{n}": self._state(n) for n in _HISTORIES}
 
-    async def read(self, catalog: str, user_id: str, consistency_token: str = "") -> UserState:
+    async def read(
+        self, catalog: str, user_id: str, consistency_token: str = "", with_shown: bool = False
+    ) -> UserState:
         """The user."""
         return self._states[user_id]
 

@@ -16,6 +16,7 @@ Floats = NDArray[np.float32]
 Halves = NDArray[np.float16]
 Doubles = NDArray[np.float64]
 Ints = NDArray[np.int32]
+Flags = NDArray[np.bool_]
 
 
 class SourceKind(enum.IntEnum):
@@ -36,6 +37,7 @@ class SourceKind(enum.IntEnum):
     CATALOG = 13
     NEIGHBOURS = 14
     FACTORS = 15
+    RULE = 16
 
     @property
     def component(self) -> str:
@@ -68,6 +70,8 @@ class Pool:
         query_vectors: The vector of each query that has one, by its name. Shape (d,) each.
         provenance: What each source said.
         query_scores: Of queries that score every candidate, by name: shape (n,), NaN where there is no vector.
+        labels: Which candidates the filter of a rule matches, by the label's name (`rules.questions.label_of`): shape
+            (n,).
     """
 
     ids: Sequence[str]
@@ -77,6 +81,7 @@ class Pool:
     query_vectors: Mapping[str, Floats]
     provenance: Mapping[SourceKind, Provenance]
     query_scores: Mapping[str, Floats] = field(default_factory=dict)
+    labels: Mapping[str, Flags] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -91,6 +96,7 @@ class Pool:
             compact=self.compact[rows],
             provenance={k: Provenance(p.ranks[rows], p.scores[rows]) for k, p in self.provenance.items()},
             query_scores={name: scores[rows] for name, scores in self.query_scores.items()},
+            labels={name: flags[rows] for name, flags in self.labels.items()},
         )
 
     def similarity(self, query: str) -> Floats | None:

@@ -21,7 +21,9 @@ from ranking_service.page_token import PageToken
 from ranking_service.pipeline import Recommender
 from ranking_service.query import Query
 from ranking_service.reasons import Followers, loudest_source, reason_for
+from ranking_service.rules.served_items import Served
 from ranking_service.search_request import RANKING_FIELDS
+from ranking_service.selectors.exploration_slots import Place
 from ranking_service.selectors.slate import Slate
 from ranking_service.stages import Journal
 from ranking_service.taste import first_impression
@@ -70,7 +72,8 @@ class ListServer:
         # A key is never given twice: another one means that the user whose list it was has been erased.
         if slate is None or slate.taste.state.key not in (0, state.key):
             metrics.LISTS_REBUILT.inc()
-            slate = await self._recommender.make_list(query, journal, token.list_id)
+            served = Served(token.served, token.collapsing)
+            slate = await self._recommender.make_list(query, journal, token.list_id, served)
             self._store.put(slate)
             return slate, await self._in_thread(read_page, slate, size, 0, token.served)
         dropped = dropped_ids(first_impression(query, state))
@@ -113,10 +116,10 @@ class ListServer:
                 score=float(slate.scores.total[place.row]),
                 attribution_token=attribution_token(self._signer, slate, item.id, rank, place.propensity),
             )
-            source = loudest_source(slate, place.row, place.explored)
+            source = SourceKind.RULE if place.pinned else loudest_source(slate, place.row, place.explored)
             loudest[source] += 1
             if explain:
-                entry.sources.extend(_source_scores(slate, place.row))
+                entry.sources.extend(_source_scores(slate, place))
                 reason = reason_for(slate, place.row, source, followers)
                 entry.reason.CopyFrom(pb2.Reason(source=int(source), text=reason.text, item_ids=reason.item_ids))  # type: ignore[arg-type]
             entries.append(entry)
@@ -135,9 +138,10 @@ class ListServer:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
 
 
-def _source_scores(slate: Slate, row: int) -> list[pb2.SourceScore]:
-    """What each source that proposed the item thought of it."""
-    return [
+def _source_scores(slate: Slate, place: Place) -> list[pb2.SourceScore]:
+    """What each source that proposed the item thought of it, and the rule that pinned it."""
+    row = place.row
+    scores = [
         pb2.SourceScore(
             source=int(kind),  # type: ignore[arg-type]
             rank=int(said.ranks[row]),
@@ -145,8 +149,11 @@ def _source_scores(slate: Slate, row: int) -> list[pb2.SourceScore]:
             contribution=_contribution(slate, kind, row),
         )
         for kind, said in slate.provenance.items()
-        if said.ranks[row] > 0
+        if said.ranks[row] > 0 and kind is not SourceKind.RULE
     ]
+    if place.pinned or not scores:
+        scores.append(pb2.SourceScore(source=int(SourceKind.RULE), rank=1))  # type: ignore[arg-type]
+    return scores
 
 
 def _contribution(slate: Slate, kind: SourceKind, row: int) -> float:

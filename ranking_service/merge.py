@@ -7,8 +7,9 @@ from itertools import zip_longest
 
 import numpy as np
 
-from ranking_service.candidate import Floats, Pool, Provenance, SourceKind
+from ranking_service.candidate import Flags, Floats, Pool, Provenance, SourceKind
 from ranking_service.clients import half_rows, matrix_rows
+from ranking_service.rules.questions import RULE_QUERY
 from ranking_service.sources.source import Plan
 from zhiyin.retrieval.v1.retrieval_service_pb2 import QueryHits, SearchResponse
 
@@ -23,19 +24,42 @@ def merge(plans: Mapping[SourceKind, Plan], reply: SearchResponse) -> Pool:
     rows = {item.id: row for row, item in enumerate(reply.items)}
     compact = half_rows(reply.item_vectors) if reply.item_vectors.rows else np.zeros((len(rows), 1), np.float16)
     hits = {result.name: result for result in reply.results}
+    provenance = {kind: _provenance(plan, hits, rows) for kind, plan in plans.items()}
+    if reply.labels:
+        provenance[SourceKind.RULE] = _brought_in(reply, len(rows))
     return Pool(
         ids=list(rows),
         items=list(reply.items),
         vectors=compact.astype(np.float32),
         compact=compact,
         query_vectors=_query_vectors(reply),
-        provenance={kind: _provenance(plan, hits, rows) for kind, plan in plans.items()},
+        provenance=provenance,
         query_scores={
             name: np.array(result.all_scores, np.float32)
             for name, result in hits.items()
             if len(result.all_scores) == len(rows)
         },
+        labels=label_flags(reply),
     )
+
+
+def label_flags(reply: SearchResponse) -> dict[str, Flags]:
+    """Which items of a reply each label matches, by the label's name; shape (n,) each."""
+    flags = {}
+    for label in reply.labels:
+        flags[label.name] = np.zeros(len(reply.items), dtype=bool)
+        flags[label.name][list(label.item_indices)] = True
+    return flags
+
+
+def _brought_in(reply: SearchResponse, count: int) -> Provenance:
+    """What is in the reply because a rule asked for it, sources or not; its ranks say nothing."""
+    asked = [index for result in reply.results if result.name.startswith(RULE_QUERY) for index in result.item_indices]
+    added = [index for label in reply.labels for index in label.added_indices]
+    rows = list(dict.fromkeys([*asked, *added]))
+    ranks = np.zeros(count, dtype=np.int32)
+    ranks[rows] = np.arange(1, len(rows) + 1)
+    return Provenance(ranks, np.zeros(count))
 
 
 def _provenance(plan: Plan, hits: Mapping[str, QueryHits], rows: Mapping[str, int]) -> Provenance:

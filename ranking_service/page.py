@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
+from itertools import islice
 
 from ranking_service.page_token import id_digest
 from ranking_service.selectors.exploration_slots import Place
@@ -46,9 +47,7 @@ def read_page(
     found: list[Place] = []
     digests: list[bytes] = []
     end = places_read
-    for position, place in enumerate(slate.places()):
-        if position < places_read:
-            continue
+    for position, place in _places_from(slate, places_read, served, dropped):
         item_id = slate.items[place.row].id
         digest = id_digest(item_id)
         if digest in gone or any(item_id in ids for ids in dropped):
@@ -59,3 +58,19 @@ def read_page(
         digests.append(digest)
         end = position + 1
     return Page(found, len(served) + 1, end, served + tuple(digests), has_more=False)
+
+
+def _places_from(
+    slate: Slate, places_read: int, served: tuple[bytes, ...], dropped: Sequence[Set[str]]
+) -> Iterator[tuple[int, Place]]:
+    """The places after those read, with their positions.
+
+    Where rules say something about places, what was served are the places so far: windows and shares reach back into
+    earlier pages, and what was hidden meanwhile counts as if it had never been there.
+    """
+    if slate.rules is None or not served:
+        return islice(enumerate(slate.places()), places_read, None)
+    rows = {id_digest(item.id): row for row, item in enumerate(slate.items)}
+    before = [rows.get(digest, -1) for digest in served]
+    gone = {row for row, item in enumerate(slate.items) if any(item.id in ids for ids in dropped)}
+    return enumerate(slate.places(before, gone), start=len(served))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import zlib
 from dataclasses import dataclass
 
 from service_runtime.errors import InvalidRequest, Violation
@@ -13,6 +14,8 @@ from zhiyin.ranking.v1.ranking_service_pb2 import RecommendRequest
 
 _KIND = "recommend_page"
 _DIGEST_BYTES = 5
+# Of the ids in a token, compressed; beyond, the oldest are left out.
+_MAX_IDS_BYTES = 6_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,7 @@ class PageToken:
         places: Places of the list read so far, served or not.
         served: Digests of the ids served so far, in their order; when the list has to be made anew they do not come
             again.
+        collapsing: Ids of those served that a COLLAPSE rule is about: their near-duplicates do not come either.
     """
 
     list_id: str
@@ -33,6 +37,7 @@ class PageToken:
     now: float
     places: int
     served: tuple[bytes, ...]
+    collapsing: tuple[str, ...] = ()
 
 
 def id_digest(item_id: str) -> bytes:
@@ -59,6 +64,8 @@ def write_page_token(signer: TokenSigner, request: RecommendRequest, token: Page
         "p": token.places,
         "h": base64.b85encode(b"".join(token.served)).decode(),
     }
+    if token.collapsing:
+        payload["d"] = _pack(token.collapsing)
     return signer.sign(_KIND, payload)
 
 
@@ -72,7 +79,20 @@ def read_page_token(signer: TokenSigner, request: RecommendRequest) -> PageToken
     if not hmac.compare_digest(str(payload["q"]), request_digest(request)):
         raise InvalidRequest([Violation("page_token", "belongs to a request with other fields; repeat all of them")])
     digests = base64.b85decode(payload["h"])
-    return PageToken(payload["l"], payload["s"], payload["t"], payload["p"], _split(digests))
+    collapsing = _unpack(payload["d"]) if "d" in payload else ()
+    return PageToken(payload["l"], payload["s"], payload["t"], payload["p"], _split(digests), collapsing)
+
+
+def _pack(ids: tuple[str, ...]) -> str:
+    while True:
+        packed = zlib.compress("\n".join(ids).encode())
+        if len(packed) <= _MAX_IDS_BYTES:
+            return base64.b85encode(packed).decode()
+        ids = ids[max(len(ids) // 8, 1) :]
+
+
+def _unpack(packed: str) -> tuple[str, ...]:
+    return tuple(zlib.decompress(base64.b85decode(packed)).decode().split("\n"))
 
 
 def _split(digests: bytes) -> tuple[bytes, ...]:

@@ -18,6 +18,10 @@ from ranking_service.clients import Encoder, Retrieval, SpaceGone
 from ranking_service.filters.filters import dropped_ids, in_order_of_weight
 from ranking_service.merge import merge
 from ranking_service.query import Query
+from ranking_service.rules.boosts import boosted
+from ranking_service.rules.questions import ask_for_rules, forbidden, label_of, refused_rules
+from ranking_service.rules.rule import RuleBook
+from ranking_service.rules.served_items import NOTHING_SERVED, Served, ServedItems
 from ranking_service.scorers.nudges import nudges
 from ranking_service.scorers.scorer import Opinions
 from ranking_service.scorers.weighted_sum import Scores
@@ -27,7 +31,7 @@ from ranking_service.sources.source import Plan, Source
 from ranking_service.stages import Journal
 from ranking_service.taste import Taste
 from ranking_service.users.user_state import Statistics
-from service_runtime.errors import DependencyUnavailable, FailedPrecondition
+from service_runtime.errors import DependencyUnavailable, FailedPrecondition, InvalidRequest
 from service_runtime.telemetry import get_logger
 from zhiyin.retrieval.v1.retrieval_service_pb2 import SearchRequest, SearchResponse
 
@@ -94,28 +98,36 @@ class Recommender:
         statistics: Statistics,
         limits: ListLimits,
         executor: Executor,
+        rules_of: Callable[[str], RuleBook],
     ) -> None:
         """`required` sources fail the request when they fail; the others are reported in the journal and left out."""
         self._understanding, self._sources, self._bundle_of = understanding, sources, bundle_of
         self._required = required
         self._encoder, self._retrieval, self._statistics = encoder, retrieval, statistics
-        self._limits, self._executor = limits, executor
+        self._limits, self._executor, self._rules_of = limits, executor, rules_of
+        self._served_items = ServedItems(retrieval)
 
-    async def make_list(self, query: Query, journal: Journal, list_id: str = "") -> Slate:
+    async def make_list(
+        self, query: Query, journal: Journal, list_id: str = "", served: Served = NOTHING_SERVED
+    ) -> Slate:
         """A slate for a query: who asks, what might fit, what fits best.
 
         Args:
             query: What is asked.
             journal: Gets the time of each stage and what had to be left out.
             list_id: Of the list that is made anew; empty: a new list.
+            served: Likewise: what its earlier pages showed.
 
         Raises:
             ZhiyinError: The catalogue is unknown, the filter wrong, retrieval down, or a required source failed.
         """
         bundle = await self._in_thread(self._bundle_of, query.catalog)
         taste, plans, reply = await self._candidates(query, bundle, journal)
+        if served.digests and taste.query.rules:
+            with journal.stage("retrieve"):
+                served = await self._served_items.read(taste.query, served)
         list_id = list_id or secrets.token_urlsafe(9)
-        return await self._in_thread(self._rank, bundle, taste, plans, reply, journal, list_id)
+        return await self._in_thread(self._rank, bundle, taste, plans, reply, journal, list_id, served)
 
     async def judge(self, query: Query, journal: Journal) -> Judged:
         """The candidates of a list and what speaks for each, as `make_list` scores them: what training learns from.
@@ -130,6 +142,7 @@ class Recommender:
     async def _candidates(
         self, query: Query, bundle: ServingBundle, journal: Journal
     ) -> tuple[Taste, dict[SourceKind, Plan], SearchResponse]:
+        query = replace(query, rules=self._rules_of(query.catalog).in_force(query.now))
         with journal.stage("user"):
             taste = bundle.lent_to(await self._understanding.of(query, journal))
         with journal.stage("sources"):
@@ -149,13 +162,16 @@ class Recommender:
         reply: SearchResponse,
         journal: Journal,
         list_id: str,
+        served: Served,
     ) -> Slate:
         judged = self._judge(taste, plans, reply, journal)
         with journal.stage("score"):
             scores = bundle.scorer.score(taste, judged.pool, judged.opinions)
+            scores = boosted(scores, judged.pool, taste.query.rules)
         with journal.stage("select"):
             limits, versions = self._limits, self._versions(bundle.id, taste.query.catalog, reply)
-            return make_slate(list_id, taste, judged.pool, scores, limits.max_candidates, limits.max_length, versions)
+            sizes = (limits.max_candidates, limits.max_length)
+            return make_slate(list_id, taste, judged.pool, scores, *sizes, versions, served)
 
     def _judge(self, taste: Taste, plans: Mapping[SourceKind, Plan], reply: SearchResponse, journal: Journal) -> Judged:
         with journal.stage("merge"):
@@ -186,14 +202,17 @@ class Recommender:
     def _ask(self, taste: Taste, journal: Journal) -> Asked:
         plans = self.ask_sources(taste, journal)
         latest = [interaction.item_id for interaction in reversed(taste.state.recent) if interaction.item_id]
-        return plans, search_request(taste.query, plans, in_order_of_weight(dropped_ids(taste), latest))
+        request = search_request(taste.query, plans, in_order_of_weight(dropped_ids(taste), latest))
+        if taste.query.rules:
+            ask_for_rules(request, taste, self._limits.max_length)
+        return plans, request
 
     async def _retrieve(
         self, taste: Taste, asked: Asked, journal: Journal
     ) -> tuple[Taste, dict[SourceKind, Plan], SearchResponse]:
         """One search for everything. Text vectors that turn out to be of another model: encoded anew, then left out."""
         try:
-            return await self._search(taste, asked)
+            return await self._search(taste, asked, journal)
         except SpaceGone as error:
             journal.degrade(SourceKind.SEQUENCE.component, "UNAVAILABLE", error.message)
             taste = replace(taste, sequence=None)
@@ -202,7 +221,7 @@ class Recommender:
             self._encoder.forget()
             taste = await self._understanding.with_vectors(taste, journal)
         try:
-            return await self._search(taste, await self._in_thread(self._ask, taste, journal))
+            return await self._search(taste, await self._in_thread(self._ask, taste, journal), journal)
         except FailedPrecondition as error:
             own = {
                 SourceKind.QUERY: taste.query_vector,
@@ -213,13 +232,26 @@ class Recommender:
                 if used is not None:
                     journal.degrade(kind.component, "MODEL_MISMATCH", error.message)
             taste = replace(taste, query_vector=None, profile_vector=None, sequence=None)
-        return await self._search(taste, await self._in_thread(self._ask, taste, journal))
+        return await self._search(taste, await self._in_thread(self._ask, taste, journal), journal)
 
-    async def _search(self, taste: Taste, asked: Asked) -> tuple[Taste, dict[SourceKind, Plan], SearchResponse]:
+    async def _search(
+        self, taste: Taste, asked: Asked, journal: Journal
+    ) -> tuple[Taste, dict[SourceKind, Plan], SearchResponse]:
         plans, request = asked
         if not request.queries and not request.hydrate_item_ids:
             return taste, plans, SearchResponse()
-        reply = await self._retrieval.search(request)
+        try:
+            reply = await self._retrieval.search(request)
+        except InvalidRequest as error:
+            refused = refused_rules(request, taste, error.message) if taste.query.rules else frozenset()
+            if not refused:
+                raise
+            # One rule that no longer fits the catalogue must not take the lists of everybody, nor the other rules.
+            log.warning("rules_refused", catalog=taste.query.catalog, rules=sorted(refused), reason=error.message)
+            journal.degrade("rules", "FAILED", f"without {', '.join(sorted(refused))}: {error.message}")
+            rules = tuple(rule for rule in taste.query.rules if rule.id not in refused)
+            taste = replace(taste, query=replace(taste.query, rules=rules))
+            return await self._search(taste, await self._in_thread(self._ask, taste, journal), journal)
         space = space_of(reply)
         comparable = {i: known for i, known in taste.known_items.items() if known.space == space}
         return replace(taste, known_items=comparable), plans, reply
@@ -246,4 +278,8 @@ def keep_allowed(pool: Pool, taste: Taste) -> Pool:
     """The pool without what the filters drop. Retrieval left most of it out already; this holds whatever it did."""
     dropped = dropped_ids(taste)
     rows = [row for row, item_id in enumerate(pool.ids) if not any(item_id in ids for ids in dropped)]
+    for condition in forbidden(taste) if pool.labels else ():
+        # Those for which the request's filter had no room.
+        flags = pool.labels.get(label_of(condition))
+        rows = rows if flags is None else [row for row in rows if not flags[row]]
     return pool if len(rows) == len(pool) else pool.take(np.array(rows, dtype=np.int32))

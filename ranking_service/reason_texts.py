@@ -27,6 +27,7 @@ PLAIN = {
         "exploration": "Something different to try",
         "catalog": "A good place to start",
         "similar": "Like {}",
+        "rule": "Selected for you by the editors",
     },
     "zh": {
         "query": "符合你的搜索",
@@ -43,6 +44,7 @@ PLAIN = {
         "exploration": "换个口味试试",
         "catalog": "不妨从这里开始",
         "similar": "与{}相似",
+        "rule": "编辑精选推荐",
     },
 }
 

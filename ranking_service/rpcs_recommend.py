@@ -33,8 +33,10 @@ class RecommendRpcs:
         lists, journal = self.serving.lists, Journal()
         if request.consistency_token:
             await self.user_side.rules.reach(request.catalog, request.consistency_token)
+        collapsing: tuple[str, ...] = ()
         if request.page_token:
             token = read_page_token(self.serving.signer, request)
+            collapsing = token.collapsing
             query = replace(query, seed=token.seed, now=token.now)
             slate, page = await lists.next_page(query, token, size, journal)
         else:
@@ -46,7 +48,7 @@ class RecommendRpcs:
         degraded, timings = conversions.journal_parts(journal)
         return pb2.RecommendResponse(
             items=items,
-            next_page_token=self._next_page_token(request, slate, page),
+            next_page_token=self._next_page_token(request, slate, page, collapsing),
             degraded=degraded,
             stage_timings=timings,
             versions=conversions.versions_message(slate.versions),
@@ -92,9 +94,13 @@ class RecommendRpcs:
             stage_timings=timings,
         )
 
-    def _next_page_token(self, request: pb2.RecommendRequest, slate: Slate, page: Page) -> str:
+    def _next_page_token(
+        self, request: pb2.RecommendRequest, slate: Slate, page: Page, collapsing: tuple[str, ...]
+    ) -> str:
+        """`collapsing`: of the pages before, ids of items that a COLLAPSE rule was about."""
         if not page.has_more:
             return ""
         query = slate.taste.query
-        token = PageToken(slate.list_id, query.seed, query.now, page.places_read, page.served)
+        collapsing += tuple(slate.items[place.row].id for place in page.places if place.row in slate.collapsing)
+        token = PageToken(slate.list_id, query.seed, query.now, page.places_read, page.served, collapsing)
         return write_page_token(self.serving.signer, request, token)

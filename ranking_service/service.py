@@ -81,6 +81,7 @@ class RankingService:
             self._signer,
             self._executor,
             bundles.serving,
+            self._user_side.rules.books.of,
         )
         add_RankingServiceServicer_to_server(
             RankingServicer(self._user_side, self._serving, bundles, self._retrieval, settings), server

@@ -5,6 +5,7 @@ The server builds it over gRPC clients; evaluation and benchmarks build the same
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from ranking_service.list_store import ListStore
 from ranking_service.lists import ListServer
 from ranking_service.pipeline import ListLimits, Recommender, Understands
 from ranking_service.rerank import Reranker
+from ranking_service.rules.rule import NO_RULES, RuleBook
 from ranking_service.scorers.scorer import BuiltinScorer
 from ranking_service.settings import RankingSettings
 from ranking_service.shelf import ShelfUnderstanding, shelf_weights
@@ -61,8 +63,9 @@ def build_serving(
     signer: TokenSigner,
     executor: Executor,
     bundle_of: BundleOf,
+    rules_of: Callable[[str], RuleBook] = lambda _: NO_RULES,
 ) -> Serving:
-    """The read side. `executor` runs the arithmetic; close `scout` at the end."""
+    """The read side. `executor` runs the arithmetic, `rules_of` knows a catalogue's rules; close `scout` at the end."""
     scout = CatalogScout(retrieval, settings.catalog_refresh_s)
     items = ItemCache(settings.item_cache_entries, settings.item_cache_age_s)
     understanding = Understanding(users, encoder, retrieval, items, scout)
@@ -73,7 +76,7 @@ def build_serving(
     def recommender(
         who: Understands, sources: list[Source], bundle_of: BundleOf, needed: frozenset[SourceKind]
     ) -> Recommender:
-        return Recommender(who, sources, bundle_of, needed, encoder, retrieval, statistics, limits, executor)
+        return Recommender(who, sources, bundle_of, needed, encoder, retrieval, statistics, limits, executor, rules_of)
 
     def lists(of: Recommender) -> ListServer:
         return ListServer(of, store, users, retrieval, statistics, signer, executor)

@@ -14,6 +14,7 @@ from ranking_service.catalog_scout import CatalogScout, newest_first
 from ranking_service.clients import Encoder, Retrieval, matrix_rows
 from ranking_service.interests import Interest, find_interests
 from ranking_service.query import Query
+from ranking_service.rules.caps import needs_impressions
 from ranking_service.search_request import SPACE, space_of
 from ranking_service.stages import Journal
 from ranking_service.taste import Taste, first_impression
@@ -42,7 +43,8 @@ class Understanding:
         """The taste of whoever the query is for. A warm user costs no call to another service."""
         state = UserState(query.user_id)
         if query.user_id:
-            state = await self._users.read(query.catalog, query.user_id, query.consistency_token)
+            shown = needs_impressions(query.rules)
+            state = await self._users.read(query.catalog, query.user_id, query.consistency_token, shown)
         taste = first_impression(query, state)
         taste, known = await asyncio.gather(self.with_vectors(taste, journal), self._known_items(taste, journal))
         if known is not None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence, Set
 
+from ranking_service.filters.capped import capped
 from ranking_service.filters.excluded import excluded
 from ranking_service.filters.hidden import hidden
 from ranking_service.filters.seen import seen
 from ranking_service.taste import Taste
 
-FILTERS: Sequence[Callable[[Taste], Set[str]]] = (hidden, excluded, seen)
+FILTERS: Sequence[Callable[[Taste], Set[str]]] = (hidden, excluded, seen, capped)
 
 
 def dropped_ids(taste: Taste) -> Sequence[Set[str]]:

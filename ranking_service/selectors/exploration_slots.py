@@ -15,11 +15,18 @@ class Place:
         row: The candidate.
         explored: Whether the place is an exploration slot.
         propensity: P(this item in this place | the request and the places before); 1 outside of exploration slots.
+        pinned: Whether a rule put the row there.
     """
 
     row: int
     explored: bool = False
     propensity: float = 1.0
+    pinned: bool = False
+
+
+def is_slot(place: int, share: float) -> bool:
+    """Whether a place, from 1, is an exploration slot: where `floor(place * share)` grows."""
+    return math.floor(place * share + 1e-9) > math.floor((place - 1) * share + 1e-9)
 
 
 def fill_places(
@@ -27,7 +34,7 @@ def fill_places(
 ) -> Iterator[Place]:
     """Yields all places, lazily; the first k do not depend on how many are read.
 
-    The slots lie evenly: place p is one when `floor(p * share)` grows there. A slot takes the next of the drawn items
+    The slots lie evenly (`is_slot`). A slot takes the next of the drawn items
     that has no place yet. Since their order is random, each of the r that remain had the chance 1/r; times the chance
     of having been drawn from the sample at all, that is the propensity. It has a floor of 1 / size of the sample.
 
@@ -42,9 +49,9 @@ def fill_places(
     place = 0
     while True:
         place += 1
-        is_slot = math.floor(place * share + 1e-9) > math.floor((place - 1) * share + 1e-9)
-        waiting = [entry for entry in waiting if entry[0] not in taken] if is_slot else waiting
-        if is_slot and waiting:
+        slot = is_slot(place, share)
+        waiting = [entry for entry in waiting if entry[0] not in taken] if slot else waiting
+        if slot and waiting:
             row, chance = waiting.pop(0)
             found = Place(row, True, chance / (len(waiting) + 1))
         else:

@@ -66,6 +66,7 @@ class UserChange:
         interactions: New ones, in log order.
         seen: Items that are done with from now on.
         hidden: Items that must never come back.
+        shown: Impressions: item and time, Unix seconds.
         profile: The profile from now on; None: as it was.
         reread: The change cannot be applied to a state in memory.
     """
@@ -77,6 +78,7 @@ class UserChange:
     interactions: tuple[Interaction, ...] = ()
     seen: frozenset[str] = frozenset()
     hidden: frozenset[str] = frozenset()
+    shown: tuple[tuple[str, float], ...] = ()
     profile: Profile | None = None
     reread: bool = False
 

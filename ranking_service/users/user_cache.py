@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
 
+from ranking_service.users.impressions import with_impressions
 from ranking_service.users.user import Change, UserChange
 from ranking_service.users.user_state import Interaction, UserState
 
@@ -23,8 +24,8 @@ class UserCache:
     sequence of the latest changes by user, and refuses a state that was read before its user's last change.
 
     Args:
-        max_interactions: Bound of the interactions, seen items and follows of all states together; a profile counts as
-            an interaction for every hundred letters.
+        max_interactions: Bound of the interactions, seen items, impressions and follows of all states together; a
+            profile counts as an interaction for every hundred letters.
         max_recent: Interactions kept of one user.
     """
 
@@ -122,6 +123,7 @@ def changed(state: UserState, change: UserChange, max_recent: int) -> UserState:
         recent=_latest(state.recent, change.interactions, max_recent),
         seen=state.seen | change.seen if change.seen else state.seen,
         hidden=state.hidden | change.hidden if change.hidden else state.hidden,
+        shown=with_impressions(state.shown, change.shown) if change.shown and state.shown is not None else state.shown,
     )
 
 
@@ -134,4 +136,5 @@ def _latest(known: tuple[Interaction, ...], new: tuple[Interaction, ...], max_re
 
 def _weight(state: UserState) -> int:
     words = len(state.profile) // _LETTERS_OF_AN_INTERACTION + len(state.follows)
-    return _WEIGHT_OF_A_USER + len(state.recent) + len(state.seen) + words
+    shown = sum(map(len, state.shown.values())) if state.shown else 0
+    return _WEIGHT_OF_A_USER + len(state.recent) + len(state.seen) + shown + words

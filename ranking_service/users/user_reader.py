@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 from ranking_service.users import user_metrics
 from ranking_service.users.catalogs import KnownCatalogs
 from ranking_service.users.consistency import ConsistencyTokens
+from ranking_service.users.impressions import KEPT_S
 from ranking_service.users.store.store import UserStore
 from ranking_service.users.user_cache import UserCache
 from ranking_service.users.user_state import UserState
@@ -44,8 +46,12 @@ class CachedUserReader:
         self._max_recent = max_recent
         self._token_wait_s = token_wait_s
 
-    async def read(self, catalog: str, user_id: str, consistency_token: str = "") -> UserState:
+    async def read(
+        self, catalog: str, user_id: str, consistency_token: str = "", with_shown: bool = False
+    ) -> UserState:
         """The user's state, at least as new as the token says. Unknown users give `known=False`.
+
+        Impressions are read with the first list that a rule counts them for, and kept from then on.
 
         Raises:
             InvalidRequest, FailedPrecondition: See `ConsistencyTokens.sequence`.
@@ -56,14 +62,15 @@ class CachedUserReader:
         needed = self._tokens.sequence(catalog, consistency_token)
         if needed <= self._applied(catalog):
             state = self._cache.get(catalog, user_id)
-            if state is not None:
+            if state is not None and (state.shown is not None or not with_shown):
                 user_metrics.USER_READS.labels("cache").inc()
                 return state
         user_metrics.USER_READS.labels("store").inc()
         loop = asyncio.get_running_loop()
         give_up = loop.time() + min(self._token_wait_s, max(request_context.current().deadline.remaining(), 0.0))
         while True:
-            loaded, sequence = await asyncio.to_thread(self._store.read_state, key, user_id, self._max_recent)
+            since = time.time() - KEPT_S if with_shown else None
+            loaded, sequence = await asyncio.to_thread(self._store.read_state, key, user_id, self._max_recent, since)
             if sequence >= needed:
                 self._cache.put(catalog, loaded, sequence)
                 return loaded

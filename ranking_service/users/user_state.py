@@ -43,6 +43,8 @@ class UserState:
             the whole history.
         hidden: The subset of ids the user never wants to see again (HIDE, DISLIKE): dropped even when seen items may
             return.
+        shown: Times of the user's impressions by item, newest first, Unix seconds: of the last 30 days, at most 100 an
+            item and 4,000 in all, the latest. None: not read, since no rule asked for it.
         version: Counts writes and events of the user.
         key: The store's number for the user; 0 for somebody unknown.
     """
@@ -55,6 +57,7 @@ class UserState:
     recent: tuple[Interaction, ...] = ()
     seen: frozenset[str] = frozenset()
     hidden: frozenset[str] = frozenset()
+    shown: Mapping[str, tuple[float, ...]] | None = None
     version: int = 0
     key: int = 0
 
@@ -62,8 +65,13 @@ class UserState:
 class UserReader(Protocol):
     """Reads users; implemented by the user store with its cache."""
 
-    async def read(self, catalog: str, user_id: str, consistency_token: str = "") -> UserState:
-        """The user's state, at least as new as the token says. Unknown users give `known=False`."""
+    async def read(
+        self, catalog: str, user_id: str, consistency_token: str = "", with_shown: bool = False
+    ) -> UserState:
+        """The user's state, at least as new as the token says. Unknown users give `known=False`.
+
+        `with_shown`: with what the user was shown, which costs more to keep.
+        """
         ...
 
 

@@ -233,4 +233,5 @@ def _user_change(
         ),
         seen=frozenset(e.item_id for _, e in done if RULES[e.event_type].marks_seen(e.value)),
         hidden=frozenset(e.item_id for _, e in done if RULES[e.event_type].hides),
+        shown=tuple((e.item_id, e.time_us / 1e6) for _, e in done if e.event_type == pb.EVENT_TYPE_IMPRESSION),
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 
 from sqlalchemy import Connection, Engine, delete, insert, select
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
@@ -16,6 +17,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from ranking_service.rules.rule import RuleBook
 from ranking_service.users.event import Event
 from ranking_service.users.store import event_rows, rule_rows, user_rows
+from ranking_service.users.store.impression_rows import load_impressions
 from ranking_service.users.store.schema import SCHEMA, catalogs, store_facts
 from ranking_service.users.user import Change, StoredUser
 from ranking_service.users.user_state import UserState
@@ -88,11 +90,20 @@ class UserStore:
         with sql.reading(self._reader) as connection:
             return _sequence(connection, catalog_key)
 
-    def read_state(self, catalog_key: int, user_id: str, max_recent: int) -> tuple[UserState, int]:
-        """A user and the catalogue's sequence at that moment."""
+    def read_state(
+        self, catalog_key: int, user_id: str, max_recent: int, shown_since: float | None = None
+    ) -> tuple[UserState, int]:
+        """A user and the catalogue's sequence at that moment.
+
+        Args:
+            shown_since: Also what the user was shown after this moment, Unix seconds; None: not that.
+        """
         with sql.reading(self._reader) as connection:
             sequence = _sequence(connection, catalog_key)
-            return user_rows.load_state(connection, catalog_key, user_id, max_recent), sequence
+            state = user_rows.load_state(connection, catalog_key, user_id, max_recent)
+            if shown_since is not None:
+                state = replace(state, shown=load_impressions(connection, state.key, shown_since))
+            return state, sequence
 
     def read_user(self, catalog_key: int, user_id: str) -> StoredUser | None:
         """A user as GetUser shows it; None: unknown."""
