@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 
 from ranking_service.users import user_metrics
 from ranking_service.users.catalogs import KnownCatalogs
 from ranking_service.users.consistency import ConsistencyTokens
 from ranking_service.users.impressions import KEPT_S
 from ranking_service.users.store.store import UserStore
+from ranking_service.users.store_wait import read_at
 from ranking_service.users.user_cache import UserCache
 from ranking_service.users.user_state import UserState
-from service_runtime import request_context
-from service_runtime.errors import StoreUnavailable
-
-_POLL_S = 0.02
 
 
 class CachedUserReader:
@@ -66,16 +63,8 @@ class CachedUserReader:
                 user_metrics.USER_READS.labels("cache").inc()
                 return state
         user_metrics.USER_READS.labels("store").inc()
-        loop = asyncio.get_running_loop()
-        give_up = loop.time() + min(self._token_wait_s, max(request_context.current().deadline.remaining(), 0.0))
-        while True:
-            since = time.time() - KEPT_S if with_shown else None
-            loaded, sequence = await asyncio.to_thread(self._store.read_state, key, user_id, self._max_recent, since)
-            if sequence >= needed:
-                self._cache.put(catalog, loaded, sequence)
-                return loaded
-            if loop.time() + _POLL_S > give_up:
-                raise StoreUnavailable(
-                    f"this replica's store is at sequence {sequence} and the consistency token asks for {needed}"
-                )
-            await asyncio.sleep(_POLL_S)
+        since = time.time() - KEPT_S if with_shown else None
+        read = partial(self._store.read_state, key, user_id, self._max_recent, since)
+        loaded, sequence = await read_at(needed, read, self._token_wait_s)
+        self._cache.put(catalog, loaded, sequence)
+        return loaded

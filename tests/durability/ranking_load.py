@@ -10,18 +10,20 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from ranking_service.users.store.store import UserStore
+from ranking_service.users.user_side import UserSide
 from service_runtime.sql import sqlite_url
 from tests.durability.kill_rounds import ServiceProcess, Strikes, until_killed
 from tests.ranking_service.user_side_harness import assert_equal_folds, event, folded, opened
 from zhiyin.ranking.v1 import ranking_service_pb2 as pb
 from zhiyin.ranking.v1.ranking_service_pb2_grpc import RankingServiceStub
 
-RECORD, STREAM, UPSERT, ERASE = "record", "stream", "upsert", "erase"
+RECORD, STREAM, UPSERT, ERASE, RULE = "record", "stream", "upsert", "erase", "rule"
 ITEMS = [f"film-{i}" for i in range(12)]
 NOW = 1.7e9
 EVENTS_PER_BATCH = 7
 USERS_PER_BATCH = 4
 GROUPS = 6
+RULES = 3
 _IN_A_STREAM = 4
 _BATCHES_OF_A_STREAM = 24
 
@@ -62,6 +64,14 @@ class Group:
         return users
 
 
+@dataclass
+class KeptRule:
+    """A rule and the versions that it may have; 0: there is none."""
+
+    settled: int = 0
+    tried: list[int] = field(default_factory=list)
+
+
 class Load:
     """Callers of one catalogue. Lives through all kills of one data directory."""
 
@@ -73,6 +83,8 @@ class Load:
         self.erased: set[str] = set()
         self.maybe_erased: set[str] = set()
         self.groups = {name: Group(name) for name in (f"group-{i}" for i in range(GROUPS))}
+        self.rules = {f"rule-{i}": KeptRule() for i in range(RULES)}
+        self._rule_version = 0
         self.sequence = 0
 
     @property
@@ -89,6 +101,7 @@ class Load:
             lambda: self._upsert(stub),
             lambda: self._erase(stub),
             lambda: self._erase(stub),
+            lambda: self._rule(stub),
         ]
         return [asyncio.create_task(until_killed(service, turn)) for turn in turns]
 
@@ -162,6 +175,22 @@ class Load:
         assert deleted.deleted_event_count == EVENTS_PER_BATCH
         self.erased.add(sent.user)
 
+    async def _rule(self, stub: RankingServiceStub) -> None:
+        """Puts a rule, or deletes it."""
+        rule_id, kept = self._dice.choice(list(self.rules.items()))
+        self._rule_version += 1
+        version = self._rule_version if self._dice.random() < 0.7 else 0
+        kept.tried.append(version)
+        with self._strikes.during(RULE):
+            if version:
+                rule = pb.Rule(id=rule_id, action=pb.RULE_ACTION_COLLAPSE, note=str(version))
+                await stub.PutRule(pb.PutRuleRequest(catalog="default", rule=rule), timeout=30)
+            else:
+                gone = await stub.DeleteRule(pb.DeleteRuleRequest(catalog="default", rule_id=rule_id), timeout=30)
+                assert gone.existed == (kept.settled > 0)
+        kept.settled = version
+        kept.tried.clear()
+
     def _acknowledge(self, sent: Sent, answer: pb.RecordEventsResponse) -> None:
         assert answer.recorded_count == EVENTS_PER_BATCH
         sent.acknowledged = True
@@ -181,6 +210,7 @@ class Load:
             self._compare_events(stored, users)
             for group in self.groups.values():
                 await self._compare_users(group, [await ranking.side.stored_user("default", i) for i in group.ids()])
+            await self._compare_rules(ranking.side)
             live = ranking.side._statistics._catalogs["default"].statistics
             assert live.sequence >= self.sequence, "sequence numbers went back"
             self.sequence = live.sequence
@@ -209,6 +239,15 @@ class Load:
         known = {event_id for sent in self.sent for event_id in sent.ids}
         assert stored <= known, "there are events that nobody sent"
         self.maybe_erased = set(self.erased)
+
+    async def _compare_rules(self, side: UserSide) -> None:
+        stored = {rule.id: int(rule.note) for rule in await side.rules.page("default", "", 100)}
+        assert {rule.id: int(rule.note) for rule in side.rules.books.of("default").rules} == stored
+        for rule_id, kept in self.rules.items():
+            version = stored.pop(rule_id, 0)
+            assert version in (kept.settled, *kept.tried), f"{rule_id} is at {version}: {kept}"
+            kept.settled, kept.tried = version, []
+        assert not stored, "there are rules that nobody made"
 
     async def _compare_users(self, group: Group, found: list[object]) -> None:
         versions, revisions = set(), set()

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from ranking_service.users.store.store import UserStore, add_catalog
 from ranking_service.users.user_side import UserSide, UserSideSettings
-from service_runtime.errors import InvalidRequest
+from service_runtime.errors import InvalidRequest, QuotaReached
 from service_runtime.signed_token import TokenSigner
 from service_runtime.sql import sqlite_url
 from tests.ranking_service.user_side_harness import Opened, assert_equal_folds, event, opened, recount
@@ -150,6 +150,65 @@ async def test_a_read_on_its_way_does_not_bring_an_erased_user_back(tmp_path: Pa
         await quiet(one, other)
         other.side._cache.put("default", state, sequence)
         assert not (await other.side.reader.read("default", "eve")).known
+
+
+async def put_rule(replica: Opened, rule_id: str, similarity: float) -> str:
+    rule = pb.Rule(id=rule_id, action=pb.RULE_ACTION_COLLAPSE, similarity=similarity)
+    _, change = await replica.side.rules.put("default", rule, 100, validate_only=False, size_bytes=64)
+    return replica.side.token("default", change.after)
+
+
+def rules(replica: Opened) -> dict[str, float]:
+    return {rule.id: rule.similarity for rule in replica.side.rules.books.of("default").rules}
+
+
+async def test_a_rule_is_in_force_on_the_other_at_once_for_who_brings_the_token(tmp_path: Path) -> None:
+    async with two_replicas(tmp_path, tail_interval_s=60.0) as replicas:  # the tail is of no help
+        for number in range(20):
+            here, there = replicas if number % 2 else replicas[::-1]
+            token = await put_rule(here, f"rule-{number % 3}", 0.5 + number / 100)
+            await there.side.rules.reach("default", token)
+            assert rules(there) == rules(here)
+            assert rules(there)[f"rule-{number % 3}"] == 0.5 + number / 100
+        deleted = await replicas[0].side.rules.delete("default", "rule-0")
+        await replicas[1].side.rules.reach("default", replicas[1].side.token("default", deleted.after))
+        assert rules(replicas[1]).keys() == {"rule-1", "rule-2"}
+        # Listing reads the store: whoever is asked says the same.
+        assert len(await replicas[1].side.rules.page("default", "", 100)) == 2
+
+
+async def test_the_other_replica_follows_rules_by_itself_and_folds_nothing_anew(tmp_path: Path) -> None:
+    async with two_replicas(tmp_path, tail_interval_s=0.05) as (one, other):
+        await one.record(event("ann", "LIKE", "a"), event("ann", "LIKE", "b"))
+        await quiet(one, other)
+        before = folds(other)
+        await put_rule(one, "a", 0.7)
+        await one.record(event("ann", "LIKE", "c"))
+        await put_rule(other, "b", 0.8)
+        await quiet(one, other)
+        assert rules(one) == rules(other) == {"a": 0.7, "b": 0.8}
+        assert folds(other) is before
+        assert_equal_folds(folds(other), recount(tmp_path), ITEMS, time.time())
+        assert (await one.side.rules.delete("default", "a")).existed
+        await soon(lambda: rules(other) == {"b": 0.8})
+
+
+async def test_rules_written_through_both_at_once_end_alike_and_within_the_limit(tmp_path: Path) -> None:
+    async with two_replicas(tmp_path, tail_interval_s=0.05) as replicas:
+
+        async def put(replica: Opened, number: int) -> bool:
+            rule = pb.Rule(id=f"rule-{number}", action=pb.RULE_ACTION_COLLAPSE)
+            try:
+                await replica.side.rules.put("default", rule, 10, validate_only=False, size_bytes=64)
+            except QuotaReached:
+                return False
+            return True
+
+        kept = await asyncio.gather(*(put(replicas[number % 2], number) for number in range(16)))
+        assert sum(kept) == 10
+        await quiet(*replicas)
+        assert rules(replicas[0]) == rules(replicas[1])
+        assert len(rules(replicas[0])) == 10
 
 
 async def test_replicas_with_different_keys_say_what_to_set(tmp_path: Path, postgres_url: str) -> None:

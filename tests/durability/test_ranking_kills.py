@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from tests.durability.kill_rounds import NewStore, Strikes, service_process, sqlite_file, under_load, until_under_way
-from tests.durability.ranking_load import ERASE, RECORD, STREAM, UPSERT, Load
+from tests.durability.ranking_load import ERASE, RECORD, RULE, STREAM, UPSERT, Load
 
 SNAPSHOT = "snapshot"
 ROUNDS_PER_DIRECTORY = 20
-_WITHIN_S = {RECORD: 0.01, STREAM: 0.05, UPSERT: 0.005, ERASE: 0.01, SNAPSHOT: 0.002}
+_WITHIN_S = {RECORD: 0.01, STREAM: 0.05, UPSERT: 0.005, ERASE: 0.01, RULE: 0.005, SNAPSHOT: 0.002}
 
 
 async def kill_rounds(folder: Path, wanted: int, new_store: NewStore = sqlite_file, seed: int = 7) -> Strikes:
@@ -30,7 +30,7 @@ async def kill_rounds(folder: Path, wanted: int, new_store: NewStore = sqlite_fi
         seed: Of the dice.
     """
     dice = random.Random(seed)
-    strikes = Strikes(RECORD, STREAM, UPSERT, ERASE, SNAPSHOT)
+    strikes = Strikes(RECORD, STREAM, UPSERT, ERASE, RULE, SNAPSHOT)
     while strikes.lacking(wanted):
         data = folder / f"after-{strikes.rounds}-kills"
         url = new_store(data)

@@ -19,7 +19,7 @@ from zhiyin_offline.upkeep.index_check import check_live, check_snapshot
 from zhiyin_offline.upkeep.item_store_check import check_items, check_vectors
 from zhiyin_offline.upkeep.locations import Locations
 from zhiyin_offline.upkeep.space_check import check_spaces
-from zhiyin_offline.upkeep.user_store_check import check_folds, check_users
+from zhiyin_offline.upkeep.user_store_check import check_folds, check_rules, check_users
 
 
 def check_retrieval(
@@ -61,7 +61,7 @@ def check_retrieval(
 
 
 def check_ranking(locations: Locations, report: Report, half_life_s: float, *, repair: bool) -> None:
-    """Users, events and statistics. Arguments as `check_retrieval`; `half_life_s` as the service is set."""
+    """Users, events, rules and statistics. Arguments as `check_retrieval`; `half_life_s` as the service is set."""
     engine = open_engine(locations.users)
     try:
         with writing(engine) if repair else reading(reader(engine)) as connection:
@@ -73,6 +73,7 @@ def check_ranking(locations: Locations, report: Report, half_life_s: float, *, r
             ).all()
             for name, key in catalogs:
                 check_users(connection, name, key, report, repair=repair)
+                check_rules(connection, name, key, report)
         for name, key in catalogs:
             file = locations.ranking / "statistics" / f"{key}.statistics"
             check_folds(engine, name, key, file, facts["epoch"], half_life_s, report, repair=repair)

@@ -7,13 +7,16 @@ from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
+from google.protobuf.message import DecodeError
 
+from ranking_service.rules.rule_conversions import to_domain
 from ranking_service.statistics import statistics_snapshot
 from ranking_service.statistics.catalog_statistics import CatalogStatistics
 from ranking_service.statistics.statistics_snapshot import SnapshotUnusable
 from ranking_service.users.store import schema
 from ranking_service.users.store.event_rows import read_log
 from service_runtime.sql import reader, reading
+from zhiyin.ranking.v1.ranking_service_pb2 import Rule
 from zhiyin_offline.upkeep.findings import Report
 
 _RELATIVE = 1e-9
@@ -69,6 +72,27 @@ def check_users(connection: sa.Connection, catalog: str, key: int, report: Repor
         report.found(where, f"{len(miscounted)} users with a wrong count of events", derived=True, repaired=repair)
     total = count(sa.select(events.c.sequence).where(events.c.catalog_key == key))
     report.proved.append(f"{where}: {count(of_users)} users and {total} events up to write {head}")
+
+
+def check_rules(connection: sa.Connection, catalog: str, key: int, report: Report) -> None:
+    """The rules of a catalogue: each can be read, and replicas will hear of the last write."""
+    where = f"user store, catalogue {catalog}"
+    of_catalog = (schema.catalogs.c.sequence, schema.catalogs.c.rules_sequence)
+    head, noted = connection.execute(sa.select(*of_catalog).where(schema.catalogs.c.catalog_key == key)).one()
+    rows = connection.execute(sa.select(schema.rules).where(schema.rules.c.catalog_key == key)).all()
+    if any(row.sequence > noted for row in rows) or noted > head:
+        report.found(where, "rules after the last write", derived=False)
+    unread = [row.rule_id for row in rows if not _can_be_read(row)]
+    if unread:
+        report.found(where, f"{len(unread)} rules that cannot be read, such as {unread[0]!r}", derived=False)
+    report.proved.append(f"{where}: {len(rows)} rules")
+
+
+def _can_be_read(row: Any) -> bool:
+    try:
+        return bool(to_domain(Rule.FromString(row.payload)).id == row.rule_id)
+    except (DecodeError, ValueError):
+        return False
 
 
 def check_folds(

@@ -71,6 +71,12 @@ def write(stack: Stack, number: int, written: Written) -> None:
     written.token = answer.consistency_token
 
 
+def put_rule(stack: Stack, rule_id: str) -> None:
+    rule = ranking.Rule(id=rule_id, action=ranking.RULE_ACTION_COLLAPSE, similarity=0.99)
+    with grpc.insecure_channel(stack.ranking_address) as channel:
+        RankingServiceStub(channel).PutRule(ranking.PutRuleRequest(catalog="default", rule=rule), timeout=30)
+
+
 @dataclass
 class Scene:
     """A backup that was taken under writes, and the data folder as its services left it when they were stopped."""
@@ -94,6 +100,7 @@ def scene(minilm_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> I
         with running_stack(data, str(minilm_model_dir)) as stack:
             for number in range(60):
                 write(stack, number, before)
+            put_rule(stack, "kept")
             stop = threading.Event()
 
             def go_on() -> None:
@@ -113,6 +120,7 @@ def scene(minilm_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> I
                 stop.set()
                 writer.join()
             write(stack, 10_000, later)
+            put_rule(stack, "after the backup")
             refused = zhiyin("restore", str(backup), "--data-dir", str(data), "--replace")
             repair = zhiyin("check", "--data-dir", str(data), "--repair", *address)
     yield Scene(data, backup, before, later, live, refused, repair)
@@ -148,6 +156,7 @@ def test_a_check_of_what_stopped_services_left_proves_snapshot_and_statistics(da
     assert done.returncode == 0, done.stdout
     assert "vectors as in the store at write" in done.stdout
     assert "pairs of user and item as a recount of the log says" in done.stdout
+    assert "user store, catalogue default: 2 rules" in done.stdout
 
 
 def sql(file: str, statement: str) -> Callable[[Path], None]:
@@ -198,6 +207,8 @@ HARM = {
     "write of the future": (
         sql(ITEMS, "UPDATE catalog_head SET seq = 1"), "rows of items after the last write", False
     ),
+    "rule damaged": (sql(USERS, "UPDATE rules SET payload = x'0aff'"), "2 rules that cannot be read", False),
+    "rule unheard of": (sql(USERS, "UPDATE catalogs SET rules_sequence = 0"), "rules after the last write", False),
     "events of nobody": (
         sql(USERS, f"DELETE FROM users WHERE user_key = {SOME.format('user_key', 'users')}"), "events of nobody", False
     ),
@@ -264,6 +275,8 @@ def test_a_restored_backup_has_all_that_was_acknowledged_before_it_and_serves(
                 )
                 for event in part.events.events
             }
+            rules = stub.ListRules(ranking.ListRulesRequest(catalog="default"), timeout=20).rules
+            assert [(rule.id, rule.similarity) for rule in rules] == [("kept", 0.99)]
             assert scene.before.events <= exported
             assert exported < scene.before.events | scene.later.events, "what came after the backup is not there"
             request = ranking.RecommendRequest(catalog="default", user_id="user-1", consistency_token=scene.later.token)
