@@ -11,7 +11,17 @@ from pathlib import Path
 
 from benchmarks import machine
 
-NAMES = ("encoder", "bilingual_encoder", "classify", "retrieval", "ranking", "end_to_end", "overload", "soak")
+NAMES = (
+    "encoder",
+    "bilingual_encoder",
+    "classify",
+    "retrieval",
+    "ranking",
+    "relevance",
+    "end_to_end",
+    "overload",
+    "soak",
+)
 
 
 def main() -> int:

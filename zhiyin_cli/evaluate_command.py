@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -20,6 +20,7 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
+from zhiyin_cli.evaluate_methods import asked_methods, chosen_methods
 from zhiyin_cli.model_source import DEFAULT_MODEL, ready_model
 from zhiyin_cli.terminal import CommandFailed, err, out, readable_failures
 
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from zhiyin_offline.evaluation.report.as_json import Report
 
 _COLUMNS = ("recall@10", "ndcg@10", "diversity@10")
-_UNTRAINED = "zhiyin-untrained"
 
 
 class Protocol(StrEnum):
@@ -110,13 +110,13 @@ def evaluate(
         from zhiyin_offline.evaluation import dataset as datasets
         from zhiyin_offline.evaluation.evaluation import evaluate as run
 
-        asked_methods = _names(methods)
+        wanted = asked_methods(methods)
         dataset = datasets.read_dataset(dataset_dir)
         split = _split(dataset, protocol, part, frozen=frozen, include_history=include_history)
         _say(_counted(dataset, split))
         model_dir = ready_model(model, cache_dir / "models", _say)
         vectors, fingerprint = _vectors(dataset, model_dir, cache_dir)
-        chosen, notes = _methods(asked_methods, vectors, fingerprint)
+        chosen, notes = chosen_methods(wanted, vectors, fingerprint, _say)
         split = _as_new(dataset, split, hide_items, known_events)
         if split.streaming:
             notes.append(
@@ -201,41 +201,6 @@ def _vectors(dataset: Dataset, model_dir: Path, cache_dir: Path) -> tuple[NDArra
         )
 
 
-def _names(methods: str) -> tuple[str, ...]:
-    from zhiyin_offline.evaluation.baselines.all_baselines import BASELINES
-    from zhiyin_offline.evaluation.other_orders import OTHER_FORMS
-    from zhiyin_offline.evaluation.report.as_json import SUBJECT
-
-    known = (SUBJECT, _UNTRAINED, *OTHER_FORMS, *BASELINES)
-    asked = tuple(dict.fromkeys(name for part in methods.split(",") if (name := part.strip())))
-    for name in asked:
-        if name not in known:
-            raise typer.BadParameter(f"there is no method {name!r}; there are {', '.join(known)}")
-    return asked
-
-
-def _methods(
-    asked: Sequence[str], vectors: NDArray[np.float32], fingerprint: str
-) -> tuple[dict[str, MakeMethod], list[str]]:
-    """How to make each method, by name, and what to tell about those that cannot be had."""
-    from zhiyin_offline.evaluation.baselines.all_baselines import BASELINES, baselines
-    from zhiyin_offline.evaluation.other_orders import OTHER_FORMS
-    from zhiyin_offline.evaluation.report.as_json import SUBJECT
-
-    available, missing = _zhiyin(vectors, fingerprint)
-    available |= {name: _refitted(make) for name, make in baselines(vectors).items()}
-    wanted = asked or (SUBJECT, *OTHER_FORMS, *BASELINES)
-    chosen = {name: available[name] for name in wanted if name in available}
-    notes = []
-    if missing and any(name.startswith(SUBJECT) for name in wanted):
-        notes.append(missing)
-    if "text" in wanted and "text" not in available:
-        notes.append("No item has words of its own: there is no text to recommend by.")
-    for note in notes:
-        _say(note)
-    return chosen, notes
-
-
 def _add_incumbent(methods: dict[str, MakeMethod], path: Path, dataset: Dataset, split: Split) -> str:
     """The lists in a file as one more method; says whom they are for."""
     from zhiyin_offline.evaluation.incumbent import Incumbent, cases_without_list, read_incumbent
@@ -248,21 +213,6 @@ def _add_incumbent(methods: dict[str, MakeMethod], path: Path, dataset: Dataset,
         f"The incumbent has lists for {len(lists):,} users; {missing:,} of {len(split.cases):,} cases have none and "
         "count as missed."
     )
-
-
-def _refitted(make: MakeMethod) -> MakeMethod:
-    from zhiyin_offline.evaluation.streaming import RefittedMethod
-
-    return lambda seed: RefittedMethod(lambda: make(seed))
-
-
-def _zhiyin(vectors: NDArray[np.float32], fingerprint: str) -> tuple[dict[str, MakeMethod], str]:
-    """Every form of Zhiyin; or why there is none."""
-    try:
-        from zhiyin_offline.evaluation.zhiyin_methods import zhiyin_methods
-    except ImportError as exc:
-        return {}, f"Zhiyin itself is not among the methods, since its training cannot run here: {exc}."
-    return zhiyin_methods(vectors, fingerprint), ""
 
 
 def _report(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ranking_service.diversity.knob import diverse_order, unit_scale
 from ranking_service.diversity.likeness import with_categories
 from ranking_service.query import DEFAULT_DIVERSITY, DiversityMethod
+from ranking_service.scorers.features import SOURCES
 from ranking_service.selectors.slate import Slate
 from zhiyin_offline.evaluation.dataset import Dataset
 from zhiyin_offline.evaluation.report.as_json import SUBJECT
@@ -100,6 +101,8 @@ OTHER_ORDERS: Mapping[str, Order] = {
     "calibrated": calibrated,
 }
 """By what they are called in reports, behind `zhiyin-`."""
+SINGLE_SOURCES = tuple(f"{SUBJECT}-only-{kind.name.lower()}" for kind in SOURCES)
+"""Lists by one source alone, one for each of `SOURCES`."""
 OTHER_FORMS = tuple(f"{SUBJECT}-{order}" for order in OTHER_ORDERS)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby, islice
 
 import numpy as np
@@ -10,7 +11,9 @@ from numpy.typing import NDArray
 
 from ranking_service.bundles.loading import serving_bundle
 from ranking_service.bundles.serving_bundle import ServingBundle
+from ranking_service.candidate import SourceKind
 from ranking_service.query import DEFAULT_DIVERSITY
+from ranking_service.scorers.learned import LearnedScorer
 from ranking_service.selectors.slate import Slate
 from zhiyin_offline.evaluation.dataset import Dataset
 from zhiyin_offline.evaluation.in_process import RecordedService
@@ -39,6 +42,7 @@ class ZhiyinMethod:
         trained: False: as it serves before any training.
         diversity: As in a request.
         max_cases: Cases that the training learns from.
+        only: Lists by this source alone, all sources' candidates considered and without diversity; None: as served.
         trainings: Bundles by seed, for methods that differ in their lists only and run on one split.
     """
 
@@ -51,16 +55,20 @@ class ZhiyinMethod:
         trained: bool = True,
         diversity: float = DEFAULT_DIVERSITY,
         max_cases: int = TrainingSettings.max_cases,
+        only: SourceKind | None = None,
         trainings: dict[int, Trained | None] | None = None,
     ) -> None:
         self._vectors, self._fingerprint, self._seed = vectors, fingerprint, seed
-        self._trains, self._diversity, self._max_cases = trained, diversity, max_cases
+        self._trains, self._max_cases, self._only = trained, max_cases, only
+        self._diversity = diversity if only is None else 0.0
         self._trainings = {} if trainings is None else trainings
         self.bundle: Trained | None = None
 
     @property
     def name(self) -> str:
         """`zhiyin`; variants say what they leave out."""
+        if self._only is not None:
+            return f"zhiyin-only-{self._only.name.lower()}"
         parts = ["zhiyin", *([] if self._trains else ["untrained"])]
         return " ".join([*parts, *([] if self._diversity == DEFAULT_DIVERSITY else [f"diversity {self._diversity:g}"])])
 
@@ -70,6 +78,8 @@ class ZhiyinMethod:
         bundle = self._learned(restricted(dataset, split.training), split) if self._trains else None
         catalog = MemoryCatalog(dataset.items, serving_spaces(self._vectors, self._fingerprint, self.bundle))
         self._service = RecordedService(dataset, catalog, bundle=bundle)
+        if self._only is not None:
+            self._service.bundle = replace(self._service.bundle, scorer=LearnedScorer({self._only: 1.0}, None, 0))
         self._service.statistics.fold(split.training)
         self._passed = int(split.training[-1]) + 1 if len(split.training) else 0
 

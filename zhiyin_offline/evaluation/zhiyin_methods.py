@@ -7,10 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ranking_service.candidate import SourceKind
+from ranking_service.scorers.features import SOURCES
 from zhiyin_offline.evaluation.baselines.all_baselines import MakeMethod
 from zhiyin_offline.evaluation.dataset import Dataset
 from zhiyin_offline.evaluation.methods import Lists
-from zhiyin_offline.evaluation.other_orders import OTHER_ORDERS
+from zhiyin_offline.evaluation.other_orders import OTHER_ORDERS, SINGLE_SOURCES
 from zhiyin_offline.evaluation.protocols import Case, Split
 from zhiyin_offline.evaluation.report.as_json import SUBJECT
 from zhiyin_offline.evaluation.zhiyin_method import ZhiyinMethod
@@ -49,7 +51,7 @@ class Reordered:
 
 
 def zhiyin_methods(vectors: NDArray[np.float32], fingerprint: str) -> dict[str, MakeMethod]:
-    """Every form of Zhiyin by its name in reports, for one evaluation of one split.
+    """Every form of Zhiyin by its name in reports, for one evaluation of one split: they share their trainings.
 
     Args:
         vectors: Raw vector of each item, shape (items, d).
@@ -61,6 +63,9 @@ def zhiyin_methods(vectors: NDArray[np.float32], fingerprint: str) -> dict[str, 
     def trained(seed: int) -> ZhiyinMethod:
         return ZhiyinMethod(vectors, fingerprint, seed, trainings=trainings)
 
+    def by_source(kind: SourceKind) -> MakeMethod:
+        return lambda seed: ZhiyinMethod(vectors, fingerprint, seed, only=kind, trainings=trainings)
+
     def reordered(order: str) -> MakeMethod:
         return lambda seed: Reordered(order, trained(seed), seed, ranked)
 
@@ -68,4 +73,5 @@ def zhiyin_methods(vectors: NDArray[np.float32], fingerprint: str) -> dict[str, 
         SUBJECT: trained,
         f"{SUBJECT}-untrained": lambda seed: ZhiyinMethod(vectors, fingerprint, seed, trained=False),
         **{f"{SUBJECT}-{order}": reordered(order) for order in OTHER_ORDERS},
+        **{name: by_source(kind) for name, kind in zip(SINGLE_SOURCES, SOURCES, strict=True)},
     }
