@@ -204,7 +204,9 @@ class Recommender:
         latest = [interaction.item_id for interaction in reversed(taste.state.recent) if interaction.item_id]
         request = search_request(taste.query, plans, in_order_of_weight(dropped_ids(taste), latest))
         if taste.query.rules:
-            ask_for_rules(request, taste, self._limits.max_length)
+            left_out = ask_for_rules(request, taste, self._limits.max_length)
+            if left_out:
+                journal.degrade("rules", "FAILED", f"{left_out} rules of other filters find no room in a search")
         return plans, request
 
     async def _retrieve(

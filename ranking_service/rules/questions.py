@@ -39,13 +39,16 @@ _REFUSED_LABEL = re.compile(r"\blabels\[(\d+)\]")
 _REFUSED_PART = re.compile(r"(?<![\w.\]])filter\.all_of\.filters\[(\d+)\]")
 
 
-def ask_for_rules(request: SearchRequest, taste: Taste, list_length: int) -> None:
+def ask_for_rules(request: SearchRequest, taste: Taste, list_length: int) -> int:
     """Puts what the rules of a list need into its request.
 
     Args:
         request: Changed in place.
         taste: With the rules in force.
         list_length: Places of the list, which say how many items a floor may need.
+
+    Returns:
+        How many filters retrieval cannot be asked about: a Search has room for so many different ones.
     """
     rules = taste.query.rules
     beyond = _forbid(request, forbidden(taste))
@@ -64,6 +67,7 @@ def ask_for_rules(request: SearchRequest, taste: Taste, list_length: int) -> Non
             request.queries.extend(_asked_again(request, floor, rule.filter))
     if any(rule.action is RuleAction.QUOTA and rule.per_field not in ("", "categories") for rule in rules):
         request.read_mask.paths.append("attributes")
+    return max(len(filters) - _MAX_LABELS, 0)
 
 
 def label_of(condition: Filter) -> str:

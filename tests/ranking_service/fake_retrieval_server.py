@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import grpc
 import numpy as np
@@ -24,6 +24,7 @@ class FakeRetrieval(RetrievalServiceServicer):
         self.catalogs: dict[str, dict[str, Item]] = {name: {} for name in (catalogs or ("default",))}
         self.searches: list[pb2.SearchRequest] = []
         self.down = False
+        self.refused_field = ""
         self.fingerprint = FINGERPRINT
         self.sequence = 0
 
@@ -77,6 +78,10 @@ class FakeRetrieval(RetrievalServiceServicer):
             fingerprint = query.vector.space_fingerprint
             if query.WhichOneof("input") == "vector" and fingerprint != self.fingerprint:
                 await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "space fingerprint differs")
+        faults = [path for path, condition in _conditions(request) if _names(condition, self.refused_field)]
+        if self.refused_field and faults:
+            wrong = "; ".join(f"{path}.field_in: {self.refused_field} is a number" for path in faults)
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"invalid request: {wrong}")
         items = self.catalogs[request.catalog]
         vectors = _centred({i: text_vector(f"{item.title} {item.text}") for i, item in items.items()})
         excluded = set(request.exclude_item_ids)
@@ -113,6 +118,13 @@ class FakeRetrieval(RetrievalServiceServicer):
                 reply.filtered_item_ids.append(item_id)
             else:
                 reply.hydrated_indices.append(rows.setdefault(item_id, len(rows)))
+        for label in request.labels:
+            matching = [i for i in allowed if _matches(label.filter, items[i])]
+            best = sorted((i for i in matching if i not in rows), key=lambda i: (-items[i].prior, i))[: label.add]
+            added = [rows.setdefault(i, len(rows)) for i in best]
+            reply.labels.add(name=label.name, added_indices=added)
+        for found, label in zip(reply.labels, request.labels, strict=True):
+            found.item_indices.extend(row for i, row in rows.items() if _matches(label.filter, items[i]))
         reply.items.extend(_masked(items[i], request.read_mask.paths or ["id"]) for i in rows)
         if request.vectors_space:
             reply.item_vectors.CopyFrom(_matrix([vectors[i] for i in rows]))
@@ -193,10 +205,39 @@ def _matches(condition: Filter, item: Item) -> bool:
         return True
     if kind == "all_of":
         return all(_matches(part, item) for part in condition.all_of.filters)
-    if kind == "field_in" and condition.field_in.field == "categories":
-        return any(value.string_value in item.categories for value in condition.field_in.values)
+    if kind == "any_of":
+        return any(_matches(part, item) for part in condition.any_of.filters)
+    if kind == "negated":
+        return not _matches(condition.negated, item)
+    if kind == "field_in":
+        wanted = {value.string_value for value in condition.field_in.values}
+        return bool(wanted & _words(item, condition.field_in.field))
     if kind == "time_range" and condition.time_range.field == "created_at":
         window = condition.time_range
         after = not window.HasField("from") or item.created_at.seconds >= getattr(window, "from").seconds
         return after and (not window.HasField("until") or item.created_at.seconds < window.until.seconds)
     raise NotImplementedError(f"the fake retrieval has no {kind} on this field")
+
+
+def _words(item: Item, field: str) -> set[str]:
+    if field == "categories":
+        return set(item.categories)
+    name = field.removeprefix("attributes.")
+    if name != field:
+        return {item.attributes[name].string_value} if name in item.attributes else set()
+    return {getattr(item, field)}
+
+
+def _conditions(request: pb2.SearchRequest) -> Iterator[tuple[str, Filter]]:
+    """Every filter of a request that may be refused, and its path as the service names it."""
+    yield from ((f"filter.all_of.filters[{i}]", part) for i, part in enumerate(request.filter.all_of.filters))
+    yield from ((f"labels[{i}].filter", label.filter) for i, label in enumerate(request.labels))
+
+
+def _names(condition: Filter, field: str) -> bool:
+    kind = condition.WhichOneof("condition")
+    if kind == "negated":
+        return _names(condition.negated, field)
+    if kind in ("all_of", "any_of"):
+        return any(_names(part, field) for part in getattr(condition, kind).filters)
+    return kind == "field_in" and condition.field_in.field == field
