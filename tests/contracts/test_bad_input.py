@@ -20,7 +20,7 @@ from grpc_status import rpc_status
 
 from benchmarks.stack import Stack
 from zhiyin.common.v1.embedding_pb2 import VECTOR_DTYPE_FLOAT32, Embedding, EmbeddingMatrix
-from zhiyin.common.v1.filter_pb2 import FieldIn, Filter, NumberRange
+from zhiyin.common.v1.filter_pb2 import FieldIn, Filter, FilterList, NumberRange
 from zhiyin.common.v1.item_pb2 import AttributeValue, Item
 from zhiyin.encoder.v1 import encoder_service_pb2 as encoder
 from zhiyin.encoder.v1.encoder_service_pb2_grpc import EncoderServiceStub
@@ -82,6 +82,22 @@ def record(*events: ranking.Event) -> Message:
 
 def users(*all_of_them: ranking.User, **fields: Any) -> Message:
     return ranking.UpsertUsersRequest(catalog=HOME, users=all_of_them, **fields)
+
+
+def words(field: str, *values: str) -> Filter:
+    return Filter(field_in=FieldIn(field=field, values=[AttributeValue(string_value=value) for value in values]))
+
+
+def nested(levels: int) -> Filter:
+    """A condition below so many negations."""
+    condition = words("id", "x")
+    for _ in range(levels - 1):
+        condition = Filter(negated=condition)
+    return condition
+
+
+def put_rule(**fields: Any) -> Message:
+    return ranking.PutRuleRequest(catalog=HOME, rule=ranking.Rule(**fields))
 
 
 def number(value: float) -> AttributeValue:
@@ -357,6 +373,53 @@ REFUSED: dict[str, tuple[Message, grpc.StatusCode, set[str] | None]] = {
     ),
     "stale revision of a user": (users(ranking.User(id="ada", revision=9), check_revision=True), ABORTED, None),
     "erase nobody in particular": (ranking.DeleteUserRequest(catalog=HOME), INVALID, {"user_id"}),
+    # ---- ranking: rules
+    "everything wrong with a rule": (
+        put_rule(
+            id=CONTROL,
+            action=ranking.RULE_ACTION_QUOTA,
+            filter=Filter(any_of=FilterList(filters=[words("nothing", "a"), words("attributes.year", "a")])),
+            max_places=0,
+            per_field="year",
+            min_share=NAN,
+            note=BIG,
+            active_from=BEYOND,
+        ),
+        INVALID,
+        # The field that there is none of is said before types are looked at.
+        {
+            *("rule.id", "rule.max_places", "rule.min_share", "rule.note", "rule.active_from"),
+            "rule.filter.any_of.filters[0].field_in.field",
+        },
+    ),
+    "a filter of other types than the attributes": (
+        put_rule(
+            id="a",
+            action=ranking.RULE_ACTION_QUOTA,
+            max_places=1,
+            filter=Filter(negated=words("attributes.year", "a")),
+            per_field="year",
+        ),
+        INVALID,
+        {"rule.filter.negated.field_in", "rule.per_field"},
+    ),
+    "a filter that is too deep": (
+        put_rule(id="a", action=ranking.RULE_ACTION_BLOCK, filter=nested(9)),
+        INVALID,
+        {"rule.filter" + ".negated" * 8},
+    ),
+    "a block of everything": (put_rule(id="a", action=ranking.RULE_ACTION_BLOCK), INVALID, {"rule.filter"}),
+    "a rule that does nothing known": (put_rule(id="a"), INVALID, {"rule.action"}),
+    "a rule of an unknown catalogue": (
+        ranking.PutRuleRequest(
+            catalog="nobody", rule=ranking.Rule(id="a", action=ranking.RULE_ACTION_BLOCK, filter=words("id", "x"))
+        ),
+        NOT_FOUND,
+        None,
+    ),
+    "rules of nowhere": (ranking.ListRulesRequest(page_size=1001), INVALID, {"catalog", "page_size"}),
+    "forged page of rules": (ranking.ListRulesRequest(catalog=HOME, page_token="Zm9"), INVALID, {"page_token"}),
+    "deleting a rule without a name": (ranking.DeleteRuleRequest(catalog=HOME), INVALID, {"rule_id"}),
     # ---- ranking: lists
     "everything wrong with a list": (
         ranking.RecommendRequest(
@@ -476,7 +539,9 @@ class Services:
         export = self.ranking.ExportUser(ranking.ExportUserRequest(catalog=HOME, user_id="ada"), timeout=20)
         catalogs = self.retrieval.ListCatalogs(retrieval.ListCatalogsRequest(page_size=1000)).catalogs
         names = {catalog.name for catalog in catalogs}
-        return [i.SerializeToString(deterministic=True) for i in items], stats.sequence, list(export), names
+        rules = self.ranking.ListRules(ranking.ListRulesRequest(catalog=HOME)).rules
+        stored = [i.SerializeToString(deterministic=True) for i in items]
+        return stored, stats.sequence, list(export), names, list(rules)
 
 
 @pytest.fixture(scope="module")

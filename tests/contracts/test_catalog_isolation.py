@@ -121,6 +121,25 @@ def test_users_events_and_statistics(tenants: Tenants) -> None:
     assert theirs.user.event_count == 2
 
 
+def test_rules_are_of_their_catalogue(tenants: Tenants) -> None:
+    everything = Filter(field_exists=FieldExists(field="id"))
+    block = ranking.Rule(id="rule", action=ranking.RULE_ACTION_BLOCK, filter=everything)
+    kept = tenants.ranking.PutRule(ranking.PutRuleRequest(catalog=THEIRS, rule=block), timeout=10)
+    try:
+        assert not tenants.ranking.ListRules(ranking.ListRulesRequest(catalog=OURS)).rules
+        assert not tenants.ranking.DeleteRule(ranking.DeleteRuleRequest(catalog=OURS, rule_id="rule")).existed
+        ours = tenants.ranking.Recommend(ranking.RecommendRequest(catalog=OURS, user_id="x", page_size=20))
+        assert len(ours.items) == 10
+        request = ranking.RecommendRequest(catalog=THEIRS, user_id="x", consistency_token=kept.consistency_token)
+        assert not tenants.ranking.Recommend(request).items
+        crossing = ranking.RecommendRequest(catalog=OURS, consistency_token=kept.consistency_token)
+        assert code(lambda: tenants.ranking.Recommend(crossing)) is grpc.StatusCode.INVALID_ARGUMENT
+        page = ranking.ListRulesRequest(catalog=OURS, page_token=kept.consistency_token)
+        assert code(lambda: tenants.ranking.ListRules(page)) is grpc.StatusCode.INVALID_ARGUMENT
+    finally:
+        tenants.ranking.DeleteRule(ranking.DeleteRuleRequest(catalog=THEIRS, rule_id="rule"))
+
+
 def test_tokens_do_not_cross(tenants: Tenants) -> None:
     page = tenants.retrieval.ListItems(retrieval.ListItemsRequest(catalog=THEIRS, page_size=2)).next_page_token
     invalid = grpc.StatusCode.INVALID_ARGUMENT

@@ -25,7 +25,8 @@ from benchmarks.stack import Stack, running_stack
 from tests.contracts.random_messages import RandomMessages
 from tests.contracts.test_every_rpc_answers import METHODS
 from zhiyin.common.v1.embedding_pb2 import EmbeddingMatrix
-from zhiyin.common.v1.item_pb2 import Item
+from zhiyin.common.v1.filter_pb2 import FieldIn, Filter
+from zhiyin.common.v1.item_pb2 import AttributeValue, Item
 from zhiyin.encoder.v1 import encoder_service_pb2 as encoder
 from zhiyin.ranking.v1 import ranking_service_pb2 as ranking
 from zhiyin.ranking.v1 import ranking_service_pb2_grpc as ranking_grpc
@@ -35,6 +36,7 @@ from zhiyin.retrieval.v1 import retrieval_service_pb2_grpc as retrieval_grpc
 SHORT, LONG = 120, 1000
 CATALOG = "fuzz"
 ITEMS = [Item(id=f"item-{i}", title=f"Film {i}", text="A film.", categories=["film"]) for i in range(20)]
+FILM = Filter(field_in=FieldIn(field="categories", values=[AttributeValue(string_value="film")]))
 EVENT = ranking.Event(user_id="user-1", item_id="item-1", type=ranking.EVENT_TYPE_LIKE, event_id="event-1")
 # Valid requests that mutation starts from; other types are filled from nothing.
 VALID: dict[str, Message] = {
@@ -52,6 +54,7 @@ VALID: dict[str, Message] = {
         ],
         hydrate_item_ids=["item-2"],
         vectors_space="semantic",
+        labels=[retrieval.NamedFilter(name="film", filter=FILM, add=2), retrieval.NamedFilter(name="all")],
     ),
     "CreateSpaceVersionRequest": retrieval.CreateSpaceVersionRequest(
         catalog=CATALOG,
@@ -80,12 +83,17 @@ VALID: dict[str, Message] = {
     "UpsertUsersRequest": ranking.UpsertUsersRequest(
         catalog=CATALOG, users=[ranking.User(id="user-1", profile="film", follows=["user-2"])]
     ),
+    "PutRuleRequest": ranking.PutRuleRequest(
+        catalog=CATALOG, rule=ranking.Rule(id="rule-1", action=ranking.RULE_ACTION_PIN, filter=FILM, position=2)
+    ),
+    "DeleteRuleRequest": ranking.DeleteRuleRequest(catalog=CATALOG, rule_id="rule-1"),
+    "ListRulesRequest": ranking.ListRulesRequest(catalog=CATALOG, page_size=2),
 }
 # Twenty seconds are enough for any of these requests: whoever needs more hangs.
 BUGS = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS, grpc.StatusCode.DEADLINE_EXCEEDED}
 # These write; a refusal of theirs must leave no trace.
 WRITES = {
-    *("UpsertItems", "DeleteItems", "RecordEvents", "UpsertUsers", "DeleteUser"),
+    *("UpsertItems", "DeleteItems", "RecordEvents", "UpsertUsers", "DeleteUser", "PutRule", "DeleteRule"),
     *("CreateCatalog", "UpdateCatalog", "DropCatalog"),
     *("CreateSpaceVersion", "PutVectors", "PublishSpaceVersion", "RetireSpaceVersion"),
 }
@@ -132,7 +140,7 @@ def hammer(stack: Stack, calls: int, seed: int) -> None:
         caller.restore()
         assert caller.healthy()
     # The fuzz must reach behind the validation, or it proves nothing.
-    for name in ("Recommend", "Search", "UpsertItems", "RecordEvents", "Rerank", "Embed"):
+    for name in ("Recommend", "Search", "UpsertItems", "RecordEvents", "Rerank", "Embed", "PutRule"):
         assert outcomes[f"{name} OK"], outcomes
         assert outcomes[f"{name} INVALID_ARGUMENT"], outcomes
     for name in ("CreateSpaceVersion", "PutVectors"):
@@ -166,12 +174,14 @@ class Caller:
             channel.close()
 
     def restore(self) -> None:
-        """Makes the catalogue and its items, however the fuzz left them."""
+        """Makes the catalogue and its items, however the fuzz left them, and takes its rules away."""
         self._retrieval.CreateCatalog(retrieval.CreateCatalogRequest(catalog=self._catalog()), timeout=20)
         unlimited = retrieval.UpdateCatalogRequest(catalog=self._catalog())
         unlimited.catalog.max_items = 0
         self._retrieval.UpdateCatalog(unlimited, timeout=20)
         self._retrieval.UpsertItems(retrieval.UpsertItemsRequest(catalog=CATALOG, items=ITEMS), timeout=20)
+        for rule in self._rules():
+            self._ranking.DeleteRule(ranking.DeleteRuleRequest(catalog=CATALOG, rule_id=rule.id), timeout=20)
         versions = [version.version for version in self._spaces(CATALOG) if version.space == "fuzz"]
         if not versions:
             with contextlib.suppress(grpc.RpcError):  # there are as many of other names as there may be
@@ -188,6 +198,10 @@ class Caller:
     def _spaces(self, catalog: str) -> Sequence[retrieval.SpaceVersion]:
         request = retrieval.ListSpaceVersionsRequest(catalog=catalog, page_size=1000)
         return self._retrieval.ListSpaceVersions(request, timeout=20).space_versions
+
+    def _rules(self) -> Sequence[ranking.Rule]:
+        request = ranking.ListRulesRequest(catalog=CATALOG, page_size=1000)
+        return self._ranking.ListRules(request, timeout=20).rules
 
     def _catalog(self) -> retrieval.Catalog:
         try:
@@ -219,7 +233,7 @@ class Caller:
         return by_number[refused[0]] if refused else grpc.StatusCode.OK
 
     def state(self) -> tuple[object, ...]:
-        """What writes would change: sequences, the items, the user."""
+        """What writes would change: sequences, the items, the user, the rules."""
         catalogs = self._retrieval.ListCatalogs(retrieval.ListCatalogsRequest(), timeout=20)
         names = tuple((c.name, c.display_name, c.max_items) for c in catalogs.catalogs)
         sequences = []
@@ -232,7 +246,8 @@ class Caller:
             user = self._ranking.GetUser(request, timeout=20).SerializeToString(deterministic=True)
         except grpc.RpcError as error:
             user = error.code()
-        return (names, tuple(sequences), user)
+        rules = tuple(rule.SerializeToString(deterministic=True) for rule in self._rules())
+        return (names, tuple(sequences), user, rules)
 
     def healthy(self) -> bool:
         """Whether a plain recommendation still works."""
