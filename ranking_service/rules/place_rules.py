@@ -71,19 +71,14 @@ def pinned(rules: Sequence[Rule], pool: Pool, order: Ints) -> dict[int, int]:
 def pinned_anew(
     rules: Sequence[Rule], pool: Pool, order: Ints, served: Set[int], places_served: int
 ) -> tuple[dict[int, int], list[int]]:
-    """The pins of a list that goes on after places that were served, and rows of pins that had their place.
+    """The pins of a list that goes on after places that were served, and rows of pins that were served.
 
-    While nothing changed these are the pins that the list had.
+    While nothing changed these are the pins that the list had. A pin whose item was shown meanwhile has had its item;
+    one whose place was served without it has had its place.
     """
     pins = pinned(rules, pool, order)
-    had = [row for place, row in pins.items() if place <= places_served and row in served]
-    ahead = {place: row for place, row in pins.items() if place > places_served}
-    if any(row in served for row in ahead.values()):
-        # Something served meanwhile as any other item is now the best of a pin: the pin takes the next best.
-        open_order = np.array([row for row in order.tolist() if row not in served], dtype=np.int32)
-        again = pinned(rules, pool, open_order)
-        ahead = {place: row for place, row in again.items() if place > places_served}
-    return ahead, had
+    ahead = {place: row for place, row in pins.items() if place > places_served and row not in served}
+    return ahead, [row for row in pins.values() if row in served]
 
 
 def floors(rules: Sequence[Rule], pool: Pool) -> list[Floor]:
