@@ -270,7 +270,8 @@ class Recommender:
             if source.kind in plans and (values := source.evidence(taste, plans[source.kind], pool)) is not None:
                 evidence[source.kind] = values
                 resolutions[source.kind] = source.resolution
-        return Opinions(evidence, resolutions, nudges(taste, pool))
+        users = np.array(self._statistics.users_of(taste.query.catalog, pool.ids), dtype=np.float32)
+        return Opinions(evidence, resolutions, nudges(taste, pool), 1.0 / (1.0 + users))
 
     def _versions(self, bundle: str, catalog: str, reply: SearchResponse) -> Versions:
         return Versions(bundle, dict(reply.space_versions), reply.sequence, self._statistics.event_sequence(catalog))

@@ -41,6 +41,7 @@ class Manifest:
         weights: Learned weight of each source's z-scores, by the lower-case name of the source.
         rerank_depth: Candidates that the ranker orders, the best by the blend.
         feature_names: Columns that the ranker was trained on.
+        new_items: Added to the relevance of a candidate nobody has acted on, see `LearnedScorer`.
         knob: What the default diversity stands for: `weight` and `kept` of `diversity.knob.Knob`; empty: as before any
             training.
         metrics: Of what serves, on cases that it had not learned from.
@@ -56,6 +57,7 @@ class Manifest:
     weights: Mapping[str, float] = field(default_factory=dict)
     rerank_depth: int = 100
     feature_names: tuple[str, ...] = ()
+    new_items: float = 0.0
     knob: Mapping[str, float] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     spaces: Mapping[str, int] = field(default_factory=dict)

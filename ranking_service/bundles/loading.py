@@ -37,7 +37,9 @@ def serving_bundle(manifest: Manifest, files: Mapping[str, bytes]) -> ServingBun
         knob = Knob(float(manifest.knob["weight"]), int(manifest.knob["kept"])) if manifest.knob else HOUSE_KNOB
     except (KeyError, ValueError) as error:
         raise BundleUnusable(f"bundle {manifest.id} cannot be served: {error}") from None
-    scorer = LearnedScorer(weights if manifest.serves != "builtin" else None, ranker, manifest.rerank_depth)
+    scorer = LearnedScorer(
+        weights if manifest.serves != "builtin" else None, ranker, manifest.rerank_depth, manifest.new_items
+    )
     return ServingBundle(manifest.id, scorer, sequence, learned, knob)
 
 

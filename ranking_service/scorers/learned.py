@@ -29,20 +29,34 @@ class LearnedScorer:
         weights: Of the sources' z-scores; None: those of the house.
         ranker: Orders the best of the weighted sum; None: the sum decides.
         depth: So many of the best.
+        new_items: Added to a candidate nobody has acted on, half of it after one user, a third after two: of the
+            sources, only those that read texts can speak for it. The ranker, which has seen few like it, lets
+            candidates that nobody has acted on keep their places.
     """
 
-    def __init__(self, weights: Mapping[SourceKind, float] | None, ranker: TreeRanker | None, depth: int) -> None:
-        self._weights, self._ranker, self._depth = weights, ranker, depth
+    def __init__(
+        self,
+        weights: Mapping[SourceKind, float] | None,
+        ranker: TreeRanker | None,
+        depth: int,
+        new_items: float = 0.0,
+    ) -> None:
+        self._weights, self._ranker, self._depth, self._new_items = weights, ranker, depth, new_items
 
     def score(self, taste: Taste, pool: Pool, opinions: Opinions) -> Scores:
         """See `Scorer`."""
         learned = bool(taste.likes) and not taste.query.text
         house = source_weights(taste)
         weights = _with_texts(self._weights, house) if learned and self._weights is not None else house
-        blend = weighted_sum(pool, opinions.evidence, opinions.resolutions, weights, opinions.nudge)
+        nudge, newness = opinions.nudge, opinions.newness if learned and self._new_items > 0 else None
+        if newness is not None:
+            nudge = nudge + np.float32(self._new_items) * newness
+        blend = weighted_sum(pool, opinions.evidence, opinions.resolutions, weights, nudge)
         if not learned or self._ranker is None or len(pool) == 0:
             return blend
         rows = np.argsort(-blend.total, kind="stable")[: self._depth]
+        if newness is not None:
+            rows = rows[newness[rows] < 1]
         columns = features(taste, pool, opinions, blend.total)[rows]
         total = reranked(blend.total, rows, self._ranker.score(columns))
         return Scores(total, blend.by_source, blend.nudge)

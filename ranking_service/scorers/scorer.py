@@ -22,11 +22,14 @@ class Opinions:
         evidence: Of each source that has an opinion, shape (n,), any scale, higher is better.
         resolutions: Of each of these sources: standard deviation below which differences mean nothing.
         nudge: Small corrections in units of z-scores, shape (n,).
+        newness: 1 / (1 + users who acted on the candidate): 1 where what users did cannot speak for it yet. Shape (n,);
+            None: unknown.
     """
 
     evidence: Mapping[SourceKind, Floats]
     resolutions: Mapping[SourceKind, float]
     nudge: Floats
+    newness: Floats | None = None
 
 
 class Scorer(Protocol):
@@ -45,4 +48,6 @@ class BuiltinScorer:
 
     def score(self, taste: Taste, pool: Pool, opinions: Opinions) -> Scores:
         """See `Scorer`."""
-        return weighted_sum(pool, opinions.evidence, opinions.resolutions, self._weights(taste), opinions.nudge)
+        house = self._weights(taste)
+        weights = taste.understood.weights(house, house)
+        return weighted_sum(pool, opinions.evidence, opinions.resolutions, weights, opinions.nudge)

@@ -71,6 +71,12 @@ class CatalogStatistics:
             best = self.neighbours.liked(self._known(weighted_items), user_key, limit)
             return [(self.pairs.item_ids[item], score) for item, score in best]
 
+    def users_of(self, item_ids: Sequence[str]) -> list[int]:
+        """See `Statistics.users_of`."""
+        with self._lock:
+            by_item = self.pairs.by_item  # nobody is at NOTHING
+            return [len(by_item[self.pairs.find_item(item_id)]) for item_id in item_ids]
+
     def _known(self, weighted_items: Mapping[str, float]) -> list[tuple[int, float]]:
         """Numbers and weights of the heaviest items that any event named."""
         positive = [(item_id, weight) for item_id, weight in weighted_items.items() if weight > 0.0]

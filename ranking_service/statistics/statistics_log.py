@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,6 +87,11 @@ class EventStatistics:
         """What the users liked who liked the given items too, best first, without the given ones."""
         folded = self._catalogs.get(catalog)
         return folded.statistics.liked_by_neighbours(weighted_items, user_key, limit) if folded is not None else []
+
+    def users_of(self, catalog: str, item_ids: Sequence[str]) -> list[int]:
+        """How many users acted on each item."""
+        folded = self._catalogs.get(catalog)
+        return folded.statistics.users_of(item_ids) if folded is not None else [0] * len(item_ids)
 
     def event_sequence(self, catalog: str) -> int:
         """Sequence number up to which the log is folded in."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -96,6 +96,10 @@ class Statistics(Protocol):
 
         `weighted_items` are query weights by item id, `user_key` is the user who is no neighbour of their own.
         """
+        ...
+
+    def users_of(self, catalog: str, item_ids: Sequence[str]) -> list[int]:
+        """How many users acted on each item."""
         ...
 
     def event_sequence(self, catalog: str) -> int:

@@ -67,6 +67,10 @@ class RecordedStatistics:
         """As in `Statistics`."""
         return self._folded.liked_by_neighbours(weighted_items, user_key, limit)
 
+    def users_of(self, catalog: str, item_ids: Sequence[str]) -> list[int]:
+        """As in `Statistics`."""
+        return self._folded.users_of(item_ids)
+
     def event_sequence(self, catalog: str) -> int:
         """As in `Statistics`."""
         return self._folded.sequence

@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -28,8 +29,9 @@ from zhiyin_offline.evaluation.memory_catalog import SEMANTIC, MemoryCatalog, Sp
 from zhiyin_offline.evaluation.protocols import Case, leave_one_out, time_split
 from zhiyin_offline.training.choice import Choice, Contender, choose
 from zhiyin_offline.training.examples import Example, collect
-from zhiyin_offline.training.knob_step import KnobChoice, choose_knob
+from zhiyin_offline.training.knob_step import choose_knob
 from zhiyin_offline.training.learned_sources.steps import OPTIONAL, build_sources, search_sources
+from zhiyin_offline.training.new_items_step import NewItemsChoice, as_if_new, as_new, choose_new_items
 from zhiyin_offline.training.pruning import worth_keeping
 from zhiyin_offline.training.ranker import DEPTH
 
@@ -109,9 +111,7 @@ def train(
     semantic = semantic_space(vectors, fingerprint)
     sequence = _sequence(dataset, semantic, learned_from, cases, settings, progress) if settings.sequence else None
     searched = None if sequence is None else sequence.searched
-    recipes = search_sources(
-        dataset, learned_from, semantic, cases, settings.seed, lambda step: progress(step, 0, 0)
-    )
+    recipes = search_sources(dataset, learned_from, semantic, cases, settings.seed, lambda step: progress(step, 0, 0))
     asked = build_sources(recipes, OPTIONAL, dataset, learned_from, semantic, settings.seed)
     service = RecordedService(
         dataset, MemoryCatalog(dataset.items, _spaces(semantic, searched)), bundle=_asking(searched, asked)
@@ -127,7 +127,20 @@ def train(
         used = []
     everything = np.arange(len(dataset.events))
     learned = build_sources(recipes, used, dataset, everything, semantic, settings.seed)
-    knob = _knob(service, dataset, semantic, cases, choice, lambda step: progress(step, 0, 0))
+    new_items = NewItemsChoice(0.0, {})
+    if choice.best.serves != "builtin":
+        progress("new items", 0, 0)
+        shown, hidden = as_if_new(dataset, learned_from, cases, settings.seed)
+        without = build_sources(recipes, used, dataset, shown.training, semantic, settings.seed)
+        spaces = _spaces(semantic, searched)
+        if searched is not None:
+            spaces[SPACE] = as_new(searched, semantic, hidden)
+        unknowing = RecordedService(dataset, MemoryCatalog(dataset.items, spaces), bundle=_asking(searched, without))
+        unknowing.statistics.fold(shown.training)
+        new_items = choose_new_items(unknowing, partial(_blend, choice), dataset, shown.cases, hidden)
+    progress("diversity", 0, 0)
+    service.bundle = replace(service.bundle, scorer=_blend(choice, new_items.amount))
+    knob = choose_knob(service, dataset, semantic.rows, cases)
     manifest = Manifest(
         id=time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + secrets.token_hex(3),
         catalog=catalog,
@@ -136,6 +149,7 @@ def train(
         weights={kind.name.lower(): float(w) for kind, w in zip(SOURCES, choice.weights, strict=True) if w > 0},
         rerank_depth=DEPTH,
         feature_names=NAMES if choice.ranker is not None else (),
+        new_items=new_items.amount,
         knob={"weight": knob.knob.weight, "kept": knob.knob.kept},
         metrics=_metrics(choice.best),
         evidence={
@@ -146,6 +160,7 @@ def train(
             "chosen": choice.best.name,
             "contenders": {contender.name: _metrics(contender) for contender in choice.contenders},
             "sources": {"kept": [kind.name.lower() for kind in used], **recipes.evidence()},
+            "new_items": new_items.evidence,
             "diversity": knob.evidence,
             "sequence_model": None
             if sequence is None
@@ -174,19 +189,10 @@ def _asking(sequence: SequencePart | None, learned: LearnedSources) -> ServingBu
     return ServingBundle(BUILTIN, BuiltinScorer(source_weights), model, learned)
 
 
-def _knob(
-    service: RecordedService,
-    dataset: Dataset,
-    semantic: Space,
-    cases: list[Case],
-    choice: Choice,
-    say: Callable[[str], None],
-) -> KnobChoice:
-    """Tried on lists by the learned weights: the learned ranker has been fitted to these very cases."""
+def _blend(choice: Choice, new_items: float) -> LearnedScorer:
+    """What was chosen, without a learned ranker: that has been fitted to the very cases that are left to judge by."""
     weights = {kind: float(weight) for kind, weight in zip(SOURCES, choice.weights, strict=True)}
-    learned = choice.best.serves != "builtin"
-    service.bundle = replace(service.bundle, scorer=LearnedScorer(weights if learned else None, None, DEPTH))
-    return choose_knob(service, dataset, semantic.rows, cases, say)
+    return LearnedScorer(weights if choice.best.serves != "builtin" else None, None, DEPTH, new_items)
 
 
 def _sequence(
