@@ -39,17 +39,21 @@ def duplicates(
     """
     n = len(vectors)
     dropped = np.zeros(n, dtype=bool) if gone is None else gone.copy()
+    unit = _unit(vectors)
+    cosines = unit @ unit.T
     same = np.zeros((n, n), dtype=bool)
     for matches, similarity in rules:
-        rows = np.flatnonzero(matches)
-        same[np.ix_(rows, rows)] |= alike(vectors[rows], vectors[rows], similarity)
+        same |= (cosines >= similarity - _ROUNDING) & matches & matches[:, None]
+    np.fill_diagonal(same, False)
     kept = list(first)
     for row in kept:
         dropped |= same[row]
     dropped[kept] = False
     protected = np.zeros(n, dtype=bool)
     protected[kept] = True
-    for row in order.tolist():
+    # Hardly any row is like another: only those few need a look.
+    has_likes = np.asarray(same.any(axis=1))
+    for row in order[has_likes[order]].tolist():
         if not dropped[row] and not protected[row]:
             protected[row] = True
             dropped |= same[row] & ~protected
