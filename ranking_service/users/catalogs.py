@@ -1,8 +1,8 @@
 """Which catalogues the user store knows. The retrieval service owns catalogues; the hot path must not wait for it.
 
 A name that was accepted once is kept in the store and never asked about again. So events keep coming in while the
-retrieval service is down, and a catalogue that was dropped there goes on taking events here; its users and events stay
-until they are erased, and count again when a catalogue of that name is made.
+retrieval service is down, and a catalogue that was dropped there goes on taking events here; its users, events and
+rules stay until they are erased, and count again when a catalogue of that name is made.
 """
 
 from __future__ import annotations

@@ -15,6 +15,14 @@ from tests.ranking_service.test_events_recorded import (  # noqa: F401
     test_the_same_event_again_is_counted_and_not_recorded,
     test_the_same_id_with_other_content_refuses_the_whole_request,
 )
+from tests.ranking_service.test_rules_rpcs import (  # noqa: F401
+    ranking,
+    test_a_deleted_rule_is_gone,
+    test_a_rule_is_kept_with_its_defaults_and_in_memory_at_once,
+    test_pages_are_in_the_order_of_the_ids,
+    test_rules_are_there_after_a_restart,
+    test_there_are_no_more_than_allowed,
+)
 from tests.ranking_service.test_statistics_restart import (  # noqa: F401
     test_a_snapshot_of_before_an_erasure_is_replaced_at_start,
     test_the_log_is_read_in_pages_with_erasures_in_their_places,

@@ -496,6 +496,7 @@ class RecommendResponse(_message.Message):
     STAGE_TIMINGS_FIELD_NUMBER: _builtins.int
     VERSIONS_FIELD_NUMBER: _builtins.int
     CONSISTENCY_TOKEN_FIELD_NUMBER: _builtins.int
+    INTENTS_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """For the next page; empty: this was the last."""
     consistency_token: _builtins.str
@@ -516,6 +517,13 @@ class RecommendResponse(_message.Message):
     def versions(self) -> Global___ServingVersions:
         """What the list was made with."""
 
+    @_builtins.property
+    def intents(self) -> _containers.RepeatedCompositeFieldContainer[Global___Intent]:
+        """What the user was understood to be up to, by the labels of the deployment's intents file (docs/intents.md): those that reached
+        their thresholds, most probable first. They moved the weights of the sources, and the defaults of diversity and exploration. Empty:
+        the words fit no label, there were none, or there is no such file.
+        """
+
     def __init__(
         self,
         *,
@@ -525,14 +533,43 @@ class RecommendResponse(_message.Message):
         stage_timings: _abc.Iterable[Global___StageTiming] | None = ...,
         versions: Global___ServingVersions | None = ...,
         consistency_token: _builtins.str = ...,
+        intents: _abc.Iterable[Global___Intent] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["versions", b"versions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency_token", b"consistency_token", "degraded", b"degraded", "items", b"items", "next_page_token", b"next_page_token", "stage_timings", b"stage_timings", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency_token", b"consistency_token", "degraded", b"degraded", "intents", b"intents", "items", b"items", "next_page_token", b"next_page_token", "stage_timings", b"stage_timings", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RecommendResponse: _TypeAlias = RecommendResponse  # noqa: Y015
+
+@_typing.final
+class Intent(_message.Message):
+    """Something that users may be up to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABEL_FIELD_NUMBER: _builtins.int
+    PROBABILITY_FIELD_NUMBER: _builtins.int
+    label: _builtins.str
+    """The label's name in the intents file."""
+    probability: _builtins.float
+    """How much it moved the list, in [0,1]: its probability, less for a search of some time ago. What the labels together leave of 1 moved
+    nothing.
+    """
+    def __init__(
+        self,
+        *,
+        label: _builtins.str = ...,
+        probability: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["label", b"label", "probability", b"probability"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Intent: _TypeAlias = Intent  # noqa: Y015
 
 @_typing.final
 class RecommendedItem(_message.Message):

@@ -198,7 +198,9 @@ class RankingServiceServicer:
 
     def PutRule(self, request, context):
         """Makes or replaces a rule: boost, bury, pin, block, quota, exposure floor, frequency cap, collapse of near-duplicates. In force on every
-        replica within seconds, at once for requests with the returned token. RESOURCE_EXHAUSTED beyond GetLimits.max_rules.
+        replica within seconds, at once for requests with the returned token. Errors: INVALID_ARGUMENT with all violations, those that the
+        catalogue finds in the filter among them; RESOURCE_EXHAUSTED (TOO_MANY_RULES) beyond GetLimits.max_rules; UNAVAILABLE when the
+        retrieval service, which alone can judge a filter, is down.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

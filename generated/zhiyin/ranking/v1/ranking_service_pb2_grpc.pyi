@@ -63,7 +63,9 @@ class RankingServiceStub:
     """Everything stored about a user: first the user, then all events, oldest first."""
     PutRule: _grpc.UnaryUnaryMultiCallable[_ranking_service_pb2.PutRuleRequest, _ranking_service_pb2.PutRuleResponse]
     """Makes or replaces a rule: boost, bury, pin, block, quota, exposure floor, frequency cap, collapse of near-duplicates. In force on every
-    replica within seconds, at once for requests with the returned token. RESOURCE_EXHAUSTED beyond GetLimits.max_rules.
+    replica within seconds, at once for requests with the returned token. Errors: INVALID_ARGUMENT with all violations, those that the
+    catalogue finds in the filter among them; RESOURCE_EXHAUSTED (TOO_MANY_RULES) beyond GetLimits.max_rules; UNAVAILABLE when the
+    retrieval service, which alone can judge a filter, is down.
     """
     ListRules: _grpc.UnaryUnaryMultiCallable[_ranking_service_pb2.ListRulesRequest, _ranking_service_pb2.ListRulesResponse]
     """Lists the rules of a catalogue, in force or not."""
@@ -113,7 +115,9 @@ class RankingServiceAsyncStub(RankingServiceStub):
     """Everything stored about a user: first the user, then all events, oldest first."""
     PutRule: _aio.UnaryUnaryMultiCallable[_ranking_service_pb2.PutRuleRequest, _ranking_service_pb2.PutRuleResponse]  # type: ignore[assignment]
     """Makes or replaces a rule: boost, bury, pin, block, quota, exposure floor, frequency cap, collapse of near-duplicates. In force on every
-    replica within seconds, at once for requests with the returned token. RESOURCE_EXHAUSTED beyond GetLimits.max_rules.
+    replica within seconds, at once for requests with the returned token. Errors: INVALID_ARGUMENT with all violations, those that the
+    catalogue finds in the filter among them; RESOURCE_EXHAUSTED (TOO_MANY_RULES) beyond GetLimits.max_rules; UNAVAILABLE when the
+    retrieval service, which alone can judge a filter, is down.
     """
     ListRules: _aio.UnaryUnaryMultiCallable[_ranking_service_pb2.ListRulesRequest, _ranking_service_pb2.ListRulesResponse]  # type: ignore[assignment]
     """Lists the rules of a catalogue, in force or not."""
@@ -226,7 +230,9 @@ class RankingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ranking_service_pb2.PutRuleResponse, _abc.Awaitable[_ranking_service_pb2.PutRuleResponse]]:
         """Makes or replaces a rule: boost, bury, pin, block, quota, exposure floor, frequency cap, collapse of near-duplicates. In force on every
-        replica within seconds, at once for requests with the returned token. RESOURCE_EXHAUSTED beyond GetLimits.max_rules.
+        replica within seconds, at once for requests with the returned token. Errors: INVALID_ARGUMENT with all violations, those that the
+        catalogue finds in the filter among them; RESOURCE_EXHAUSTED (TOO_MANY_RULES) beyond GetLimits.max_rules; UNAVAILABLE when the
+        retrieval service, which alone can judge a filter, is down.
         """
 
     @_abc_1.abstractmethod
