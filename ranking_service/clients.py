@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import grpc
@@ -13,6 +15,7 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
 from ranking_service.candidate import Floats, Halves
+from ranking_service.intents.classification_cache import ClassificationCache
 from ranking_service.vector_cache import TextVector, TextVectorCache
 from service_runtime import request_context
 from service_runtime.admission import Door
@@ -26,6 +29,7 @@ from service_runtime.errors import (
     Violation,
     ZhiyinError,
 )
+from service_runtime.label_sets import LabelSet
 from zhiyin.common.v1.embedding_pb2 import VECTOR_DTYPE_FLOAT16, EmbeddingMatrix
 from zhiyin.common.v1.filter_pb2 import Filter
 from zhiyin.common.v1.item_pb2 import Item
@@ -68,23 +72,31 @@ class Retrieval(Protocol):
 
 
 class EncoderClient:
-    """The encoder service behind a cache of text vectors.
+    """The encoder service behind caches of text vectors and classifications.
 
     While the encoder fails, one call at a time tries it, at most every half second; all others do without it at once
     instead of each waiting for it in vain and holding up those who need no encoder.
     """
 
     def __init__(
-        self, channel: grpc.aio.Channel, cache: TextVectorCache, timeout_s: float, reserve_s: float, door: Door
+        self,
+        channel: grpc.aio.Channel,
+        cache: TextVectorCache,
+        classified: ClassificationCache,
+        timeout_s: float,
+        reserve_s: float,
+        door: Door,
     ) -> None:
         """`reserve_s` of the deadline is left for what comes after the encoder.
 
         Callers are inside of `door`, and outside while they wait for the encoder.
         """
         self._stub = EncoderServiceStub(channel)
-        self._cache, self._timeout_s, self._reserve_s = cache, timeout_s, reserve_s
-        self._breaker = Breaker("encoder", timeout_s)
-        self._door = door
+        self._cache, self._classified = cache, classified
+        self._timeout_s, self._reserve_s = timeout_s, reserve_s
+        # Two: labels that take too long to encode must not keep texts from being encoded.
+        self._breaker, self._classify_breaker = Breaker("encoder", timeout_s), Breaker("encoder", timeout_s)
+        self._waits = _Waits(door)
 
     async def embed(self, texts: Sequence[str]) -> list[TextVector]:
         """As in `Encoder`. A warm text costs no call.
@@ -99,7 +111,7 @@ class EncoderClient:
         if missing:
             timeout = request_context.current().deadline.child_timeout(self._timeout_s, margin_s=self._reserve_s)
             with self._breaker.trying(timeout):
-                async with self._door.outside():
+                async with self._waits.outside():
                     vectors, fingerprint = await self._encode(missing, role, timeout)
             for text, vector in zip(missing, vectors, strict=True):
                 encoded = TextVector(vector, fingerprint)
@@ -118,9 +130,62 @@ class EncoderClient:
         vectors = checked_rows("encoder", reply.embeddings, len(texts))
         return vectors.astype(np.float32), reply.embeddings.space_fingerprint
 
+    async def classify(self, labels: LabelSet, text: str) -> Mapping[str, float]:
+        """The probability of each label. A warm text costs no call.
+
+        Raises:
+            ZhiyinError: As `embed`.
+        """
+        known = self._classified.get(labels.version, text)
+        if known is not None:
+            return known
+        timeout = request_context.current().deadline.child_timeout(self._timeout_s, margin_s=self._reserve_s)
+        with self._classify_breaker.trying(timeout):
+            async with self._waits.outside():
+                try:
+                    answer = await self._stub.Classify(labels.question([text]), timeout=timeout)
+                except grpc.aio.AioRpcError as error:
+                    raise dependency_error("encoder", error) from error
+            reply = readable_reply("encoder", answer)
+            found = labels.read(reply, 1)[0]
+        self._classified.put(labels.version, text, found, reply.space_fingerprint)
+        return found
+
     def forget(self) -> None:
         """As in `Encoder`."""
         self._cache.clear()
+        self._classified.clear()
+
+
+@dataclass(slots=True)
+class _Wait:
+    place: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
+    calls: int = 0
+
+
+class _Waits:
+    """Requests that wait for the encoder. Each gives up its place inside of the door once, for all its calls."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self._waits: dict[request_context.RequestContext, _Wait] = {}
+
+    @contextlib.asynccontextmanager
+    async def outside(self) -> AsyncIterator[None]:
+        """Around one call of the present request."""
+        request = request_context.current()
+        wait = self._waits.get(request)
+        if wait is None:
+            wait = self._waits[request] = _Wait()
+            await wait.place.enter_async_context(self._door.outside())
+        wait.calls += 1
+        try:
+            yield
+        finally:
+            wait.calls -= 1
+            if wait.calls == 0:
+                del self._waits[request]
+                await wait.place.aclose()
 
 
 class RetrievalClient:

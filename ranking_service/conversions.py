@@ -12,6 +12,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from ranking_service.candidate import Floats
 from ranking_service.clients import matrix_rows
+from ranking_service.intents.intent import Understood
 from ranking_service.query import DEFAULT_DIVERSITY, Anonymous, DiversityMethod, Query
 from ranking_service.rerank import Candidates
 from ranking_service.selectors.slate import Versions
@@ -78,6 +79,8 @@ def recommend_query(request: pb2.RecommendRequest) -> Query:
         variant=request.experiment_variant,
         now=request.context.time.ToNanoseconds() / 1e9 if has_time else time.time(),
         seed=secrets.randbits(32),
+        reads_intents=True,
+        left_open=frozenset(name for name in ("diversity", "exploration") if not request.HasField(name)),
     )
 
 
@@ -170,6 +173,11 @@ def journal_parts(journal: Journal) -> tuple[list[pb2.Degradation], list[pb2.Sta
     degraded = [pb2.Degradation(component=d.component, reason=d.reason, message=d.message) for d in journal.degraded]
     timings = [pb2.StageTiming(stage=stage, duration=_duration(seconds)) for stage, seconds in journal.timings]
     return degraded, timings
+
+
+def intent_messages(understood: Understood) -> list[pb2.Intent]:
+    """What the user was understood to be up to, for the wire."""
+    return [pb2.Intent(label=label, probability=probability) for label, probability in understood.labels]
 
 
 def versions_message(versions: Versions) -> pb2.ServingVersions:

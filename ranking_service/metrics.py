@@ -18,6 +18,9 @@ CANDIDATES = Histogram(
 )
 SOURCE_CANDIDATES = Counter("zhiyin_ranking_source_candidates_total", "Candidates proposed, by source.", ["source"])
 SERVED = Counter("zhiyin_ranking_served_items_total", "Items in lists, by the source of their reason.", ["source"])
+INTENTS = Counter(
+    "zhiyin_ranking_intents_total", "Words held against the labels of the intents file, by what they were.", ["intent"]
+)
 CACHE_LOOKUPS = Counter("zhiyin_ranking_cache_lookups_total", "Look-ups in the caches.", ["cache", "result"])
 LIST_STORE_BYTES = Gauge("zhiyin_ranking_list_store_bytes", "Memory of lists kept for their next pages.")
 LISTS_REBUILT = Counter("zhiyin_ranking_lists_rebuilt_total", "Next pages made anew because their list was gone.")

@@ -44,6 +44,8 @@ class Query:
         include_seen: None: as the policy says.
         now: Unix seconds of the moment the list is for.
         seed: Pins everything random in the list.
+        reads_intents: Whether what the user is up to moves the list, where the deployment has labels for it.
+        left_open: Of `diversity` and `exploration` those that the request does not set.
         rules: Of the catalogue, in force at `now`; looked up when the list is made.
     """
 
@@ -62,4 +64,6 @@ class Query:
     variant: str = ""
     now: float = 0.0
     seed: int = 0
+    reads_intents: bool = False
+    left_open: frozenset[str] = frozenset()
     rules: tuple[Rule, ...] = ()

@@ -52,6 +52,7 @@ class RecommendRpcs:
             degraded=degraded,
             stage_timings=timings,
             versions=conversions.versions_message(slate.versions),
+            intents=conversions.intent_messages(slate.taste.understood),
             consistency_token=self.user_side.consistency_token(request.catalog),
         )
 

@@ -12,6 +12,9 @@ import grpc
 
 from ranking_service.bundles.bundle_store import BundleStore
 from ranking_service.clients import EncoderClient, RetrievalClient
+from ranking_service.intents.classification_cache import ClassificationCache
+from ranking_service.intents.intent_reader import IntentReader
+from ranking_service.intents.intents_file import read_intents
 from ranking_service.scorers.scorer import BuiltinScorer
 from ranking_service.scorers.source_weights import source_weights
 from ranking_service.servicer import RankingServicer
@@ -46,6 +49,7 @@ class RankingService:
 
     def __init__(self, settings: RankingSettings) -> None:
         self._settings = settings
+        self._intents = read_intents(settings.intents_file) if settings.intents_file is not None else None
         key = load_or_create_key(settings.token_key_file or settings.data_dir / "token.key")
         self._signer = TokenSigner(key)
         self._lock = FolderLock(settings.data_dir)
@@ -66,6 +70,7 @@ class RankingService:
         encoder = EncoderClient(
             self._channel(settings.encoder_address),
             texts,
+            ClassificationCache(settings.text_cache_entries),
             settings.encoder_timeout_s,
             settings.encoder_reserve_s,
             self._lists_door,
@@ -82,6 +87,7 @@ class RankingService:
             self._executor,
             bundles.serving,
             self._user_side.rules.books.of,
+            IntentReader(self._intents, encoder) if self._intents is not None else None,
         )
         add_RankingServiceServicer_to_server(
             RankingServicer(self._user_side, self._serving, bundles, self._retrieval, settings), server

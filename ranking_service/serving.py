@@ -13,6 +13,7 @@ from ranking_service.bundles.serving_bundle import BUILTIN, BundleOf, ServingBun
 from ranking_service.candidate import SourceKind
 from ranking_service.catalog_scout import CatalogScout
 from ranking_service.clients import Encoder, Retrieval
+from ranking_service.intents.intent_reader import IntentReader
 from ranking_service.list_store import ListStore
 from ranking_service.lists import ListServer
 from ranking_service.pipeline import ListLimits, Recommender, Understands
@@ -64,11 +65,15 @@ def build_serving(
     executor: Executor,
     bundle_of: BundleOf,
     rules_of: Callable[[str], RuleBook] = lambda _: NO_RULES,
+    intents: IntentReader | None = None,
 ) -> Serving:
-    """The read side. `executor` runs the arithmetic, `rules_of` knows a catalogue's rules; close `scout` at the end."""
+    """The read side. `executor` runs the arithmetic, `rules_of` knows a catalogue's rules; close `scout` at the end.
+
+    `intents` finds out what users are up to; None: nobody asks.
+    """
     scout = CatalogScout(retrieval, settings.catalog_refresh_s)
     items = ItemCache(settings.item_cache_entries, settings.item_cache_age_s)
-    understanding = Understanding(users, encoder, retrieval, items, scout)
+    understanding = Understanding(users, encoder, retrieval, items, scout, intents)
     limits = ListLimits(settings.max_candidates, settings.max_list_length)
     required = frozenset(SourceKind[name.upper()] for name in settings.required_sources)
     store = ListStore(settings.list_store_bytes, settings.list_lifetime_s)

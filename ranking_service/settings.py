@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from ranking_service.intents.intents_file import read_intents
 from ranking_service.users.user_side import UserSideSettings
 from service_runtime.settings import ServerSettings, service_settings_config
 from service_runtime.sql import check_url
@@ -35,6 +36,10 @@ class RankingSettings(ServerSettings):
 
     bundles_dir: Path | None = Field(
         None, description="Folder of the model bundles; replicas share it. Unset: `bundles` in data_dir."
+    )
+
+    intents_file: Path | None = Field(
+        None, description="YAML file of what users may be up to and what that does to lists (docs/intents.md)."
     )
 
     encoder_timeout_s: float = Field(1.0, gt=0, le=60, description="Longest wait for the encoder, in seconds.")
@@ -133,6 +138,13 @@ class RankingSettings(ServerSettings):
     @classmethod
     def _store_url_can_be_opened(cls, url: str) -> str:
         return check_url(url) if url else url
+
+    @field_validator("intents_file")
+    @classmethod
+    def _intents_file_is_right(cls, path: Path | None) -> Path | None:
+        if path is not None:
+            read_intents(path)
+        return path
 
     def user_side(self) -> UserSideSettings:
         """The part of users, events and statistics."""

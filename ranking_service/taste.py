@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ranking_service.diversity.knob import HOUSE_KNOB, Knob
+from ranking_service.intents.intent import NOTHING_UNDERSTOOD, Understood
 from ranking_service.interests import Interest
 from ranking_service.learned_sources.learned_sources import NOTHING_LEARNED, LearnedSources
 from ranking_service.query import Query
@@ -74,6 +75,7 @@ class Taste:
         shelf: An even sample of what may be recommended; read only without a taste or for exploration.
         sequence: The sequence model of the bundle that the list is made with; None: it has none.
         learned: What else that bundle brings for sources.
+        understood: What the user is up to.
         knob: What the default diversity stands for, in the eyes of that bundle.
     """
 
@@ -92,6 +94,7 @@ class Taste:
     shelf: Sequence[ScoutedItem] = ()
     sequence: SequenceModel | None = None
     learned: LearnedSources = NOTHING_LEARNED
+    understood: Understood = NOTHING_UNDERSTOOD
     knob: Knob = HOUSE_KNOB
 
     @property

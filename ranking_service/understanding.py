@@ -12,6 +12,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from ranking_service.candidate import SourceKind
 from ranking_service.catalog_scout import CatalogScout, newest_first
 from ranking_service.clients import Encoder, Retrieval, matrix_rows
+from ranking_service.intents.intent_reader import IntentReader
 from ranking_service.interests import Interest, find_interests
 from ranking_service.query import Query
 from ranking_service.rules.caps import needs_impressions
@@ -34,10 +35,17 @@ class Understanding:
     """Makes a `Taste` of a query. Everything but the user's state is optional: what fails is reported and left out."""
 
     def __init__(
-        self, users: UserReader, encoder: Encoder, retrieval: Retrieval, items: ItemCache, scout: CatalogScout
+        self,
+        users: UserReader,
+        encoder: Encoder,
+        retrieval: Retrieval,
+        items: ItemCache,
+        scout: CatalogScout,
+        intents: IntentReader | None = None,
     ) -> None:
+        """`intents`: None where the deployment has no labels for them."""
         self._users, self._encoder, self._retrieval = users, encoder, retrieval
-        self._items, self._scout = items, scout
+        self._items, self._scout, self._intents = items, scout, intents
 
     async def of(self, query: Query, journal: Journal) -> Taste:
         """The taste of whoever the query is for. A warm user costs no call to another service."""
@@ -46,7 +54,7 @@ class Understanding:
             shown = needs_impressions(query.rules)
             state = await self._users.read(query.catalog, query.user_id, query.consistency_token, shown)
         taste = first_impression(query, state)
-        taste, known = await asyncio.gather(self.with_vectors(taste, journal), self._known_items(taste, journal))
+        taste, known = await self._looked_up(taste, journal)
         if known is not None:
             # An event on an item that does not exist (yet) says nothing about taste.
             known = {item_id: item for item_id, item in known.items() if item.exists}
@@ -57,6 +65,16 @@ class Understanding:
             # Milliseconds for a hundred items.
             taste = replace(taste, interests=await asyncio.to_thread(_interests, taste))
         return await self._with_shelf(taste, journal)
+
+    async def _looked_up(self, taste: Taste, journal: Journal) -> tuple[Taste, dict[str, KnownItem] | None]:
+        """The taste with what the encoder makes of its texts, and facts about its items; all at the same time."""
+        if self._intents is None:
+            return await asyncio.gather(self.with_vectors(taste, journal), self._known_items(taste, journal))
+        items = asyncio.ensure_future(self._known_items(taste, journal))
+        encoded, known, understood = await asyncio.gather(
+            self.with_vectors(taste, journal), items, self._intents.read(taste, items, journal)
+        )
+        return replace(encoded, understood=understood, query=understood.asked(taste.query)), known
 
     async def with_vectors(self, taste: Taste, journal: Journal) -> Taste:
         """The taste with the vectors of its texts; without them, and a report, when the encoder cannot help."""

@@ -47,12 +47,17 @@ class LearnedScorer:
         """See `Scorer`."""
         learned = bool(taste.likes) and not taste.query.text
         house = source_weights(taste)
-        weights = _with_texts(self._weights, house) if learned and self._weights is not None else house
+        weights = house
+        if learned and self._weights is not None:
+            house = _at_scale_of(self._weights, house)
+            weights = _with_texts(self._weights, house)
+        weights = taste.understood.weights(weights, house)
         nudge, newness = opinions.nudge, opinions.newness if learned and self._new_items > 0 else None
         if newness is not None:
             nudge = nudge + np.float32(self._new_items) * newness
         blend = weighted_sum(pool, opinions.evidence, opinions.resolutions, weights, nudge)
-        if not learned or self._ranker is None or len(pool) == 0:
+        # Whom the ranker learned from was up to nothing in particular: it would undo what was just moved.
+        if not learned or self._ranker is None or len(pool) == 0 or taste.understood.factors:
             return blend
         rows = np.argsort(-blend.total, kind="stable")[: self._depth]
         if newness is not None:
@@ -63,9 +68,14 @@ class LearnedScorer:
 
 
 def _with_texts(learned: Mapping[SourceKind, float], house: Mapping[SourceKind, float]) -> Mapping[SourceKind, float]:
-    """The learned weights, and of sources that read texts those of the house, on the scale of the learned ones."""
+    """The learned weights, and of sources that read texts those of the house."""
+    return {**{kind: house.get(kind, 0.0) for kind in _UNHEARD}, **learned}
+
+
+def _at_scale_of(learned: Mapping[SourceKind, float], house: Mapping[SourceKind, float]) -> Mapping[SourceKind, float]:
+    """The weights of the house on the scale of learned ones, where both speak of what users did."""
     scale = sum(learned.values()) / sum(weight for kind, weight in house.items() if kind not in _UNHEARD)
-    return {**{kind: scale * house.get(kind, 0.0) for kind in _UNHEARD}, **learned}
+    return {kind: scale * weight for kind, weight in house.items()}
 
 
 def reranked(blend: Floats, rows: np.ndarray[tuple[int], np.dtype[np.intp]], scores: Floats) -> Floats:
