@@ -18,6 +18,7 @@ NAMES = (
     "retrieval",
     "ranking",
     "relevance",
+    "growth",
     "end_to_end",
     "overload",
     "soak",
