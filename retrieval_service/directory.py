@@ -10,12 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import numpy as np
 from pyroaring import BitMap
 
 from retrieval_service.filter_index import FilterIndex
 from retrieval_service.filters import Filter, type_faults
 from retrieval_service.item import Item
 from retrieval_service.item_cache import Hidden, ItemCache, MakeView
+from retrieval_service.number_column import bitmap_of, numbers_of
 from service_runtime.errors import InvalidRequest
 
 # More exclusions than this go into the bitmaps instead of along with the query.
@@ -222,14 +224,18 @@ class Directory:
             labels: Checked by `select`.
             numbers: Of the items of an answer; looked at are no others.
         """
-        among = BitMap(numbers)
+        given = np.array(numbers, dtype=np.uint32)
+        order = np.argsort(given)
+        rising = given[order]
+        among = bitmap_of(rising)
         with self._lock:
             among &= self._filters.all  # one may have been deleted a moment ago
             carriers = [
                 among if label.condition is None else self._filters.matching(label.condition, self._numbers, among)
                 for label in labels
             ]
-        return [[i for i, number in enumerate(numbers) if number in carrying] for carrying in carriers]
+        places = [order[np.searchsorted(rising, numbers_of(carrying))] for carrying in carriers]
+        return [np.sort(some).tolist() for some in places]
 
     def _best(self, label: Label, hits: BitMap, excluded: Mapping[int, None]) -> dict[str, int]:
         found = hits if label.condition is None else hits & self._filters.matching(label.condition, self._numbers)
