@@ -106,7 +106,7 @@ def one_too_many(case: Case, placed: list[int], place: int, row: int) -> bool:
 
 
 @given(cases())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_no_item_twice_none_that_is_gone_and_never_fewer_than_without_rules(case: Case) -> None:
     rows = [place.row for place in case.places()]
     assert len(rows) == len(set(rows))
@@ -118,7 +118,7 @@ def test_no_item_twice_none_that_is_gone_and_never_fewer_than_without_rules(case
 
 
 @given(cases())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_a_pin_has_its_place_whatever_else_is_asked(case: Case) -> None:
     places = case.places()
     for place, row in case.pins.items():
@@ -134,7 +134,7 @@ def test_a_pin_has_its_place_whatever_else_is_asked(case: Case) -> None:
 
 
 @given(cases(pins=False, floors=1))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_a_floor_holds_in_every_prefix_as_long_as_something_matches(case: Case) -> None:
     rows = [place.row for place in case.places()]
     for floor in case.floors:
@@ -145,7 +145,7 @@ def test_a_floor_holds_in_every_prefix_as_long_as_something_matches(case: Case) 
 
 
 @given(cases(quotas=1))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_floors_beside_pins_fall_short_only_where_nothing_more_could_be_done(case: Case) -> None:
     places = case.places()
     rows = [place.row for place in places]
@@ -160,7 +160,7 @@ def test_floors_beside_pins_fall_short_only_where_nothing_more_could_be_done(cas
 
 
 @given(cases(floors=0, slots=False))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_quotas_take_at_each_place_the_first_that_breaks_none(case: Case) -> None:
     placed: list[int] = []
     waiting = [row for row in case.order if row not in case.gone]
@@ -180,7 +180,7 @@ def test_quotas_take_at_each_place_the_first_that_breaks_none(case: Case) -> Non
 
 
 @given(cases())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_a_quota_is_broken_only_for_a_pin_a_floor_or_when_everything_would_break_one(case: Case) -> None:
     places = case.places()
     rows = [place.row for place in places]
@@ -194,7 +194,7 @@ def test_a_quota_is_broken_only_for_a_pin_a_floor_or_when_everything_would_break
 
 
 @given(cases())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_a_list_goes_on_from_any_place_as_if_it_had_never_stopped(case: Case) -> None:
     whole = case.places()
     for k in range(len(whole) + 1):

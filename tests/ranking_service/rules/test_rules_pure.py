@@ -52,7 +52,7 @@ def taste_with(*rules: Rule, **fields) -> Taste:
     first=st.sets(st.integers(0, 19), max_size=3),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_of_each_kind_the_best_stays_unless_something_else_has_to(
     groups: list[int], matches: list[bool], first: set[int], seed: int
 ) -> None:
@@ -82,7 +82,7 @@ impressions = st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 2_000)), m
 
 
 @given(impressions, st.integers(1, 5), st.floats(60, 1_000), st.floats(0, 2_000))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_who_was_shown_an_item_often_enough(
     events: list[tuple[str, float]], most: int, period: float, now: float
 ) -> None:
@@ -307,7 +307,7 @@ def slate_of(taste: Taste, pool: Pool, scores: Scores, served: Served) -> Slate:
 
 
 @given(ruled_pools())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_a_list_made_anew_goes_on_as_the_kept_one_and_keeps_the_order_of_precedence(
     case: tuple[Taste, Pool, Scores],
 ) -> None:
@@ -347,7 +347,7 @@ def test_a_list_made_anew_goes_on_as_the_kept_one_and_keeps_the_order_of_precede
 
 
 @given(ruled_pools(), st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_a_list_made_anew_over_other_candidates_never_repeats_and_never_collapses_wrongly(
     case: tuple[Taste, Pool, Scores], data: st.DataObject
 ) -> None:
