@@ -23,6 +23,11 @@ _MAX_FILE_BYTES = 4 << 20
 UNKNOWN = "unknown"
 """What a text is that no label fits; so no label has this name."""
 
+_WORDED = {
+    "extra_forbidden": "is nothing that can be set here",
+    "missing": "is missing",
+    "model_type": "should be a mapping (`name: value`)",
+}
 Place = tuple[str | int, ...]
 """Keys and positions on the way to a value."""
 
@@ -143,12 +148,12 @@ def read_label_file(path: Path, shape: type[F]) -> F:
         raise LabelFileWrong(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
     reading = _Reading()
     value = reading.value(node, ())
-    faults = [(place, text) for place, text in reading.faults]
+    faults = list(reading.faults)
     parsed = None
     try:
         parsed = shape.model_validate(value)
     except ValidationError as error:
-        faults += [(tuple(fault["loc"]), fault["msg"]) for fault in error.errors()]
+        faults += [(fault["loc"], _WORDED.get(fault["type"], fault["msg"])) for fault in error.errors()]
     if faults or parsed is None:
         lines = sorted((reading.line(place), f"{_written(place)}: {text}") for place, text in faults)
         raise LabelFileWrong("\n".join(f"{path}, line {line}: {text}" for line, text in lines))

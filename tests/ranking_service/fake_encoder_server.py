@@ -20,12 +20,16 @@ class FakeEncoder(EncoderServiceServicer):
         self.down = False
         self.delay_s = 0.0
         self.fingerprint = FINGERPRINT
+        self.classified: list[str] = []
+        self.classify_down = False
+        self.classify_delay_s = 0.0
+        self.nonsense: pb2.ClassifyResponse | None = None
+        self.at_once = self.most_at_once = 0
 
     async def Embed(self, request: pb2.EmbedRequest, context: grpc.aio.ServicerContext) -> pb2.EmbedResponse:
         self.calls += 1
         self.texts += request.texts
-        if self.delay_s:
-            await asyncio.sleep(self.delay_s)
+        await self._wait(self.delay_s)
         if self.down:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the fake encoder is down")
         matrix = np.stack([text_vector(text) for text in request.texts])
@@ -38,6 +42,29 @@ class FakeEncoder(EncoderServiceServicer):
                 space_fingerprint=self.fingerprint,
             )
         )
+
+    async def Classify(self, request: pb2.ClassifyRequest, context: grpc.aio.ServicerContext) -> pb2.ClassifyResponse:
+        """A label is as probable as its descriptions are like the text."""
+        self.classified += request.texts
+        await self._wait(self.classify_delay_s)
+        if self.down or self.classify_down:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the fake encoder is down")
+        if self.nonsense is not None:
+            return self.nonsense
+        directions = np.stack([text_vector(" ".join(label.descriptions)) for label in request.labels])
+        reply = pb2.ClassifyResponse(temperature=0.2, space_fingerprint=self.fingerprint)
+        for text in request.texts:
+            powers = np.exp(directions @ text_vector(text) / 0.2)
+            scores = zip(request.labels, powers / powers.sum(), strict=True)
+            listed = [pb2.LabelScore(id=label.id, probability=p) for label, p in scores if p >= request.min_probability]
+            reply.classifications.add(labels=sorted(listed, key=lambda score: -score.probability))
+        return reply
+
+    async def _wait(self, seconds: float) -> None:
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        await asyncio.sleep(seconds)
+        self.at_once -= 1
 
     def register(self, server: grpc.aio.Server) -> None:
         add_EncoderServiceServicer_to_server(self, server)
