@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ranking_service.pipeline import Judged
 from ranking_service.scorers.learned import LearnedScorer
 from zhiyin_offline.evaluation.dataset import Dataset
-from zhiyin_offline.evaluation.hidden_items import draw_hidden, hide
+from zhiyin_offline.evaluation.hidden_items import hide
 from zhiyin_offline.evaluation.in_process import RecordedService
 from zhiyin_offline.evaluation.memory_catalog import Space
 from zhiyin_offline.evaluation.protocols import Case, Split
@@ -46,13 +46,16 @@ class NewItemsChoice:
 def as_if_new(
     dataset: Dataset, learned_from: NDArray[np.int64], cases: Sequence[Case], seed: int
 ) -> tuple[Split, NDArray[np.int32]]:
-    """Rows to learn from and cases in which a tenth of the items never occurred, and the numbers of these items.
+    """Rows to learn from and cases in which a tenth of the items that occur never did, and the numbers of these items.
 
     All cases with a hidden target are among them, others up to the bound.
     """
-    hidden = draw_hidden(dataset, _SHARE, seed)
+    random = np.random.default_rng(seed)
+    items = dataset.events.item[learned_from]
+    occur = np.unique(items[items >= 0])
+    hidden = np.sort(random.choice(occur, round(_SHARE * len(occur)), replace=False)).astype(np.int32)
     is_hidden = np.isin([case.target for case in cases], hidden)
-    order = np.random.default_rng(seed).permutation(len(cases))
+    order = random.permutation(len(cases))
     new, known = order[is_hidden[order]][: _MAX_CASES // 2], order[~is_hidden[order]]
     drawn = np.sort(np.concatenate([new, known[: _MAX_CASES - len(new)]]))
     split = Split("new items", tuple(cases[int(i)] for i in drawn), learned_from)
