@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf import json_format
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2
@@ -302,3 +304,12 @@ def test_a_completed_rule_is_complete_and_says_the_same_again(
     )
     if action == "FREQUENCY_CAP":
         assert told.period_s == (60.0 if "period" in fields else 86_400.0)
+
+
+def test_the_example_of_the_document_is_right() -> None:
+    text = (Path(__file__).parents[2] / "docs/rules.md").read_text(encoding="utf-8")
+    example = text[text.index("echo '[") + len("echo '") : text.index("]' | zhiyin rules put -") + 1]
+    violations = Violations()
+    for entry in json.loads(example):
+        completed(violations, "rule", json_format.ParseDict(entry, pb.Rule()))
+    assert not violations.found
