@@ -32,7 +32,8 @@ _MAX_QUERIES = 32
 _MAX_ADDED = 100
 # Matching items brought in for a PIN, so that the best of them for this user can be chosen.
 _ADDED_FOR_A_PIN = 10
-# Hits of a source's query asked again within a floor's filter.
+# Of the sources' queries so many, the first, are asked again within a floor's filter, for so many hits.
+_QUERIES_FOR_A_FLOOR = 2
 _HITS_FOR_A_FLOOR = 30
 
 _REFUSED_LABEL = re.compile(r"\blabels\[(\d+)\]")
@@ -141,8 +142,8 @@ def _to_add(rule: Rule, list_length: int) -> int:
 
 
 def _asked_again(request: SearchRequest, floor: int, condition: Filter) -> Iterator[SearchQuery]:
-    """The sources' queries once more within a floor's filter: the house's items that fit this user best."""
-    room = _MAX_QUERIES - len(request.queries)
+    """Some of the sources' queries once more within a floor's filter: the house's items that fit this user best."""
+    room = min(_MAX_QUERIES - len(request.queries), _QUERIES_FOR_A_FLOOR)
     own = [query for query in request.queries if not query.name.startswith(RULE_QUERY)]
     for query in own[:room]:
         again = SearchQuery()
