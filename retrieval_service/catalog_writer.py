@@ -1,4 +1,4 @@
-"""The way of a write: plan -> encode (no lock held) -> commit -> apply -> answer.
+"""The way of a write: plan -> encode, classify (no lock held) -> commit -> apply -> answer.
 
 `apply` runs in the writer's thread after each commit, in commit order: first the index, then the directory, which makes
 the batch visible as a whole. At start the same two are filled from the store.
@@ -36,7 +36,7 @@ from retrieval_service.write_messages import (
     DeleteOutcome,
     EncodedPassage,
     ItemsCommitted,
-    NeedsVectorsError,
+    NeedsEncoderError,
     UpsertBatch,
     UpsertOutcome,
 )
@@ -62,6 +62,7 @@ class PreparedUpsert:
     batch: UpsertBatch
     plan: UpsertPlan
     encoded: dict[bytes, EncodedPassage] = field(default_factory=dict)
+    inferred: dict[tuple[str, bytes], str | tuple[str, ...] | None] = field(default_factory=dict)
 
 
 class CatalogWriter:
@@ -99,7 +100,7 @@ class CatalogWriter:
     # ---- requests
 
     async def prepare(self, batch: UpsertBatch) -> PreparedUpsert:
-        """Plans a batch and encodes what has no vector. Refuses before any work is spent.
+        """Plans a batch and asks the encoder for what it lacks. Refuses before any work is spent.
 
         Raises:
             ZhiyinError: As UpsertPlanner.plan, or of the encoder.
@@ -112,6 +113,7 @@ class CatalogWriter:
 
         prepared = PreparedUpsert(batch, await self._in_thread(plan))
         await self._encode(prepared, prepared.plan.missing({}))
+        await self._infer(prepared, prepared.plan.unread({}))
         return prepared
 
     async def commit(self, prepared: PreparedUpsert) -> UpsertOutcome:
@@ -125,15 +127,18 @@ class CatalogWriter:
 
             def write(connection: Connection) -> Committed:
                 row = self.catalog(connection, batch.catalog)
-                return self._writes.commit_upsert(connection, row, batch, prepared.encoded, datetime.now(UTC))
+                now = datetime.now(UTC)
+                return self._writes.commit_upsert(connection, row, batch, prepared.encoded, now, prepared.inferred)
 
             try:
                 done = await self.submit(write, batch.size_bytes)
-            except NeedsVectorsError as error:
+            except NeedsEncoderError as error:
                 await self._encode(prepared, error.passages)
+                await self._infer(prepared, error.unread)
                 continue
             assert isinstance(done, ItemsCommitted)
             assert isinstance(done.outcome, UpsertOutcome)
+            self._count_inferred(batch.catalog, done)
             return done.outcome
         raise RevisionConflict("the items keep being changed by others while they are encoded; try again")
 
@@ -273,6 +278,19 @@ class CatalogWriter:
         encoded = await self._encoder.passages(passages)
         for passage, vector, truncated in zip(passages, encoded.vectors, encoded.truncated, strict=True):
             prepared.encoded[passage_hash(passage)] = EncodedPassage(vector, truncated, encoded.fingerprint)
+
+    async def _infer(self, prepared: PreparedUpsert, unread: Mapping[str, Sequence[str]]) -> None:
+        for name, passages in unread.items():
+            attribute = self._writes.planner.inferences.of(prepared.batch.catalog).attributes[name]
+            answers = await self._encoder.classify(attribute.labels, passages)
+            for passage, probabilities in zip(passages, answers, strict=True):
+                prepared.inferred[name, passage_hash(passage)] = attribute.value(probabilities)
+
+    def _count_inferred(self, catalog: str, done: ItemsCommitted) -> None:
+        # Not every mark: callers may bring marks of other names along.
+        for name in self._writes.planner.inferences.of(catalog).attributes:
+            count = sum(change.new is not None and name in change.new.inferred for change in done.items)
+            metrics.INFERRED.labels(name).inc(count)
 
     async def submit(self, write: Callable[[Connection], Committed], size_bytes: int) -> Committed:
         """Commits and applies a write.

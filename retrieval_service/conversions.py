@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Literal
@@ -23,7 +24,7 @@ MAX_CATEGORIES, MAX_CATEGORY_BYTES, MAX_LANGUAGE_BYTES = 32, 256, 64
 
 _MAX_PATHS = 64
 _ITEM_FIELDS = frozenset(item_pb2.Item.DESCRIPTOR.fields_by_name)
-_OUTPUT_ONLY = frozenset({"id", "revision", "sequence", "updated_at"})
+_OUTPUT_ONLY = frozenset({"id", "revision", "sequence", "updated_at", "inferred", "inferred_version"})
 _TimeField = Literal["created_at", "available_from", "available_until", "updated_at"]
 _TIMES: tuple[_TimeField, ...] = ("created_at", "available_from", "available_until")
 _ALL_TIMES: tuple[_TimeField, ...] = (*_TIMES, "updated_at")
@@ -61,8 +62,10 @@ def check_item(violations: Violations, path: str, message: item_pb2.Item, *, who
 
 
 def item_from_proto(message: item_pb2.Item) -> Item:
-    """A checked item. `updated_at` is output only: a caller's is ignored, whatever it holds."""
-    return _item(message, _TIMES)
+    """A checked item. What is output only is ignored, whatever it holds, but for marks of given attributes."""
+    item = _item(message, _TIMES)
+    marked = tuple(sorted({name for name in message.inferred if name in message.attributes}))
+    return dataclasses.replace(item, inferred=marked, inferred_version="")
 
 
 def _item(message: item_pb2.Item, time_fields: Sequence[_TimeField]) -> Item:
@@ -78,6 +81,8 @@ def _item(message: item_pb2.Item, time_fields: Sequence[_TimeField]) -> Item:
         prior=message.prior if message.HasField("prior") else None,
         revision=message.revision,
         sequence=message.sequence,
+        inferred=tuple(message.inferred),
+        inferred_version=message.inferred_version,
         **times,
     )
 
@@ -94,6 +99,8 @@ def item_to_payload(item: Item) -> bytes:
         prior=item.prior,
         revision=item.revision,
         sequence=item.sequence,
+        inferred=item.inferred,
+        inferred_version=item.inferred_version,
     )
     attributes.to_proto(item.attributes, message.attributes)
     for name in _ALL_TIMES:

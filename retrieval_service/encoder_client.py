@@ -18,6 +18,7 @@ from service_runtime import request_context
 from service_runtime.breaker import Breaker
 from service_runtime.channels import dependency_error, readable_reply
 from service_runtime.errors import DeadlineTooShort, DependencyUnavailable, Overloaded, ZhiyinError
+from service_runtime.label_sets import LabelSet
 from zhiyin.common.v1 import error_pb2
 from zhiyin.encoder.v1 import encoder_service_pb2 as pb
 from zhiyin.encoder.v1 import encoder_service_pb2_grpc as pb_grpc
@@ -25,6 +26,8 @@ from zhiyin.encoder.v1 import encoder_service_pb2_grpc as pb_grpc
 # Up to so many passages go through the interactive lane: somebody waits for a small write.
 _INTERACTIVE_PASSAGES = 16
 _MAX_TEXTS_PER_BATCH = 128
+# An answer names every label of every text, 10,000 at most; and a part of a long import must not fill the queue.
+_CLASSIFIED_AT_ONCE = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,10 @@ class TextEncoder(Protocol):
         """Vectors of what somebody looks for; at least one text."""
         ...
 
+    async def classify(self, labels: LabelSet, texts: Sequence[str]) -> list[dict[str, float]]:
+        """The probability of each label for each text; at least one text."""
+        ...
+
 
 class EncoderClient:
     """The encoder service over gRPC. While it fails, one call for a few texts tries it at a time.
@@ -68,7 +75,8 @@ class EncoderClient:
         self._stub = pb_grpc.EncoderServiceStub(channel)
         self._timeout_s, self._stall_s = timeout_s, stall_s
         self._limits: pb.GetLimitsResponse | None = None
-        self._breaker = Breaker("encoder", timeout_s)
+        # Two: labels that take too long to encode must not keep texts from being encoded.
+        self._breaker, self._classify_breaker = Breaker("encoder", timeout_s), Breaker("encoder", timeout_s)
 
     async def close(self) -> None:
         """Closes the channel."""
@@ -125,6 +133,28 @@ class EncoderClient:
             DeadlineTooShort: The deadline passed.
         """
         return await self._embed(texts, pb.TEXT_ROLE_QUERY)
+
+    async def classify(self, labels: LabelSet, texts: Sequence[str]) -> list[dict[str, float]]:
+        """The probability of each label for each text.
+
+        Many texts are sent part by part: each with a far deadline, so the encoder lets whoever waits for a search go
+        before.
+
+        Raises:
+            ZhiyinError: As `queries`.
+        """
+        few = len(texts) <= _INTERACTIVE_PASSAGES
+        found: list[dict[str, float]] = []
+        while len(found) < len(texts):
+            timeout_s = request_context.current().deadline.child_timeout(self._timeout_s if few else self._stall_s)
+            trying = self._classify_breaker.trying(timeout_s) if few else contextlib.nullcontext()
+            with trying, self._failures():
+                limits = await self._get_limits(timeout_s)
+                size = min(limits.max_texts_per_request, _CLASSIFIED_AT_ONCE)
+                part = [_cut(text, limits.max_text_bytes)[0] for text in texts[len(found) : len(found) + size]]
+                reply = await self._stub.Classify(labels.question(part), timeout=timeout_s)
+                found += labels.read(readable_reply("encoder", reply), len(part))
+        return found
 
     async def _embed(self, texts: Sequence[str], role: pb.TextRole.ValueType) -> Encoded:
         timeout_s = request_context.current().deadline.child_timeout(self._timeout_s)

@@ -29,6 +29,8 @@ class Item:
         revision: Grows with every write, never used twice for an id; 0 before the first.
         sequence: The catalogue's sequence number of its last write.
         updated_at: When it was last written.
+        inferred: Names of the attributes that were inferred from its passage, sorted.
+        inferred_version: Of what they were inferred by; empty: nothing was to be.
     """
 
     id: str
@@ -45,6 +47,8 @@ class Item:
     revision: int = 0
     sequence: int = 0
     updated_at: datetime | None = None
+    inferred: tuple[str, ...] = ()
+    inferred_version: str = ""
 
     @property
     def passage(self) -> str:

@@ -1,7 +1,7 @@
 """What a write does to the store, inside one transaction. No network, no event loop.
 
 The plan (`upsert_plan`) is made again where it counts. When another write came in between and a passage is now without
-a vector, the commit says so and the caller encodes what is missing.
+a vector or an inferred attribute, the commit says so and the caller asks the encoder for what is missing.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from retrieval_service import centering
 from retrieval_service.centering import CenteringState
 from retrieval_service.directory import ItemChange
 from retrieval_service.index_messages import IndexChange
+from retrieval_service.inference.inferred_attribute import NO_INFERENCE, InferenceBook, Inferred
 from retrieval_service.item import Item
 from retrieval_service.item_store import CatalogRow, ItemRow, ItemStore
 from retrieval_service.space_follower import SpaceFollower
@@ -33,7 +35,7 @@ from retrieval_service.write_messages import (
     EncodedPassage,
     ItemsCommitted,
     ItemWrite,
-    NeedsVectorsError,
+    NeedsEncoderError,
     UpsertBatch,
     UpsertOutcome,
 )
@@ -53,6 +55,7 @@ class ItemWrites:
         write_item: Item to payload.
         max_items: Items any catalogue may have; 0: no limit.
         max_catalogs: Catalogues there may be; 0: no limit.
+        inferences: What is inferred from items.
     """
 
     def __init__(
@@ -62,11 +65,12 @@ class ItemWrites:
         write_item: Callable[[Item], bytes],
         max_items: int = 0,
         max_catalogs: int = 0,
+        inferences: InferenceBook = NO_INFERENCE,
     ) -> None:
         self._store, self._read_item, self._write_item = store, read_item, write_item
         self._max_catalogs = max_catalogs
         self.follower = SpaceFollower(store)
-        self.planner = UpsertPlanner(store, read_item, max_items)
+        self.planner = UpsertPlanner(store, read_item, max_items, inferences)
 
     # ---- upserts
 
@@ -77,11 +81,12 @@ class ItemWrites:
         batch: UpsertBatch,
         encoded: Mapping[bytes, EncodedPassage],
         now: datetime,
+        inferred: Inferred = MappingProxyType({}),
     ) -> ItemsCommitted:
         """Writes a batch. Everything derived follows from what it returns.
 
         Raises:
-            NeedsVectorsError: Another write came in between; encode what is missing.
+            NeedsEncoderError: Another write came in between; encode what is missing.
             SpaceMismatch: The encoder has another model than the one the space was made with.
             ZhiyinError: As `UpsertPlanner.plan`.
         """
@@ -89,9 +94,9 @@ class ItemWrites:
         plan = self.planner.plan(connection, catalog, batch, now)
         if plan.replay is not None:
             return ItemsCommitted(None, (), {}, None, plan.replay)
-        missing = plan.missing(encoded)
-        if missing:
-            raise NeedsVectorsError(missing)
+        missing, unread = plan.missing(encoded), plan.unread(inferred)
+        if missing or unread:
+            raise NeedsEncoderError(missing, unread)
         fresh = [entry for entry in plan.entries if entry.needs_vector]
         space = self._space_for(connection, catalog_id, [encoded[entry.hash] for entry in fresh])
         created = sum(entry.row is None for entry in plan.entries)
@@ -101,6 +106,8 @@ class ItemWrites:
         for entry in plan.entries:
             revision = entry.new.revision if entry.row is not None else sequence
             item = dataclasses.replace(entry.new, revision=revision, sequence=sequence)
+            if entry.open_names:
+                item = plan.inference.complete(item, entry.open_names, entry.hash, inferred)
             if entry.needs_vector:
                 truncated = encoded[entry.hash].truncated
             else:

@@ -20,6 +20,14 @@ SNAPSHOT_FAILURES = Counter("zhiyin_retrieval_snapshot_failures_total", "Snapsho
 QUEUED_WRITES = Gauge("zhiyin_retrieval_queued_writes", "Write requests that wait for the writer.")
 QUEUED_BYTES = Gauge("zhiyin_retrieval_queued_bytes", "Bytes of write requests that wait for the writer.")
 ITEMS_WRITTEN = Counter("zhiyin_retrieval_items_written_total", "Items written, by what became of them.", ["outcome"])
+INFERRED = Counter(
+    "zhiyin_retrieval_inferred_attributes_total", "Items written with an inferred attribute.", ["attribute"]
+)
+NOT_INFERRED = Counter(
+    "zhiyin_retrieval_attributes_not_inferred_total",
+    "Plans of writes without an attribute, since its name stands for values of another type in the catalogue.",
+    ["attribute"],
+)
 SEARCHES = Counter("zhiyin_retrieval_queries_total", "Queries answered, by plan.", ["plan"])
 SEARCH_SECONDS = Histogram(
     "zhiyin_retrieval_search_duration_seconds",

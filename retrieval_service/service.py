@@ -18,6 +18,8 @@ from retrieval_service.directory import Directory, ItemChange
 from retrieval_service.encoder_client import EncoderClient
 from retrieval_service.index_host import IndexHost
 from retrieval_service.index_maintenance import IndexMaintenance, MaintenanceSettings
+from retrieval_service.inference.inference_file import read_inference
+from retrieval_service.inference.inferred_attribute import NO_INFERENCE
 from retrieval_service.item_cache import ItemCache
 from retrieval_service.item_store import CatalogRow, ItemStore
 from retrieval_service.item_writes import ItemWrites
@@ -66,6 +68,8 @@ class RetrievalService:
         end_process: Callable[[], None] = lambda: os.kill(os.getpid(), signal.SIGTERM),
     ) -> None:
         self._settings, self._end_process = settings, end_process
+        inferred = settings.inferred_attributes_file
+        self._inferences = read_inference(inferred) if inferred is not None else NO_INFERENCE
         make_folder(settings.data_dir)
         self.store = ItemStore(settings.store_url or sqlite_url(settings.data_dir / "items.sqlite3"))
         self.host = IndexHost(self.store, settings.data_dir / "snapshots", on_fatal=self._on_fatal)
@@ -124,6 +128,7 @@ class RetrievalService:
             conversions.item_to_payload,
             settings.max_items_per_catalog,
             settings.max_catalogs,
+            self._inferences,
         )
         catalog_writer = CatalogWriter(
             self.store, writes, self._registry, self.host, self._encoder, self._cache, self._threads

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
+from retrieval_service.inference.inference_file import read_inference
 from service_runtime.settings import ServerSettings, service_settings_config
 from service_runtime.sql import check_url
 
@@ -35,6 +36,9 @@ class RetrievalSettings(ServerSettings):
     )
     encoder_stall_s: float = Field(
         60.0, gt=0, le=600, description="Longest wait for the next vectors of a large write, in seconds."
+    )
+    inferred_attributes_file: Path | None = Field(
+        None, description="YAML file of attributes to infer from the texts of items (docs/intents.md)."
     )
     max_items_per_batch: int = Field(1000, ge=1, le=10_000, description="Items in one write.")
     max_items_per_catalog: int = Field(
@@ -71,6 +75,13 @@ class RetrievalSettings(ServerSettings):
     snapshot_at_close_s: float = Field(
         15.0, ge=0, description="Seconds that snapshots at a stop may take in all; 0: none are made."
     )
+
+    @field_validator("inferred_attributes_file")
+    @classmethod
+    def _inferred_attributes_file_is_right(cls, path: Path | None) -> Path | None:
+        if path is not None:
+            read_inference(path)
+        return path
 
     @field_validator("store_url")
     @classmethod

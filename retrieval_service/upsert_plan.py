@@ -14,6 +14,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from retrieval_service import metrics
+from retrieval_service.inference.inferred_attribute import (
+    NO_INFERENCE,
+    NOTHING_INFERRED,
+    Inference,
+    InferenceBook,
+    Inferred,
+)
 from retrieval_service.item import Item, attribute_kind, passage_hash
 from retrieval_service.item_store import CatalogRow, ItemRow, ItemStore
 from retrieval_service.vector_rows import Connection
@@ -30,13 +38,17 @@ from service_runtime.errors import (
 
 @dataclass(frozen=True, slots=True)
 class PlannedItem:
-    """One item of a batch: its row and content before (None: it is new) and its content after."""
+    """One item of a batch: its row and content before (None: it is new) and its content after.
+
+    `open_names` are attributes whose values its passage has to be asked for.
+    """
 
     row: ItemRow | None
     old: Item | None
     new: Item
     passage: str
     hash: bytes
+    open_names: tuple[str, ...] = ()
 
     @property
     def needs_vector(self) -> bool:
@@ -51,16 +63,27 @@ class UpsertPlan:
     Attributes:
         entries: One an item.
         kinds: Attribute types it would fix.
+        inference: What is inferred in the catalogue.
         replay: The outcome of the same request before; None: there was none.
     """
 
     entries: tuple[PlannedItem, ...]
     kinds: dict[str, str] = field(default_factory=dict)
+    inference: Inference = NOTHING_INFERRED
     replay: UpsertOutcome | None = None
 
     def missing(self, encoded: Mapping[bytes, EncodedPassage]) -> list[str]:
         """Passages without a vector."""
         return list({e.hash: e.passage for e in self.entries if e.needs_vector and e.hash not in encoded}.values())
+
+    def unread(self, known: Inferred) -> dict[str, list[str]]:
+        """Passages to be classified, by name of the attribute."""
+        found: dict[str, dict[bytes, str]] = {}
+        for entry in self.entries:
+            for name in entry.open_names:
+                if (name, entry.hash) not in known:
+                    found.setdefault(name, {})[entry.hash] = entry.passage
+        return {name: list(passages.values()) for name, passages in found.items()}
 
     def expected(self) -> UpsertOutcome:
         """The outcome for a caller who only asks; sequence 0."""
@@ -75,10 +98,18 @@ class UpsertPlanner:
         store: The truth.
         read_item: Payload to item.
         max_items: Items any catalogue may have, whatever its own limit; 0: no limit.
+        inferences: What is inferred from items.
     """
 
-    def __init__(self, store: ItemStore, read_item: Callable[[bytes], Item], max_items: int = 0) -> None:
+    def __init__(
+        self,
+        store: ItemStore,
+        read_item: Callable[[bytes], Item],
+        max_items: int = 0,
+        inferences: InferenceBook = NO_INFERENCE,
+    ) -> None:
         self._store, self._read_item, self._max_items = store, read_item, max_items
+        self.inferences = inferences
 
     def plan(self, connection: Connection, catalog: CatalogRow, batch: UpsertBatch, now: datetime) -> UpsertPlan:
         """Decides what a batch does.
@@ -114,7 +145,10 @@ class UpsertPlanner:
                 )
         # A new item starts with the number of the write, not with 1: it may have been here before and been deleted.
         first = self._store.sequence(connection, catalog_id) + 1
-        entries = tuple(self._plan_one(item, rows.get(item.id), batch.mask, now, first) for item in batch.items)
+        inference = self.inferences.of(batch.catalog)
+        entries = tuple(
+            self._plan_one(item, rows.get(item.id), batch.mask, now, first, inference) for item in batch.items
+        )
         violations = [
             Violation(f"items[{i}]", "would have neither title nor text; there is nothing to encode")
             for i, entry in enumerate(entries)
@@ -124,20 +158,31 @@ class UpsertPlanner:
         new_kinds = _fix_kinds(entries, kinds, violations)
         if violations:
             raise InvalidRequest(violations)
-        return UpsertPlan(entries, new_kinds)
+        if inference.attributes:
+            entries, new_kinds = _fix_inferred_kinds(entries, {**kinds, **new_kinds}, new_kinds, inference)
+        return UpsertPlan(entries, new_kinds, inference)
 
     def _plan_one(
-        self, item: Item, row: ItemRow | None, mask: frozenset[str] | None, now: datetime, first_revision: int
+        self,
+        item: Item,
+        row: ItemRow | None,
+        mask: frozenset[str] | None,
+        now: datetime,
+        first_revision: int,
+        inference: Inference,
     ) -> PlannedItem:
         old = self._read_item(row.payload) if row is not None else None
         new = item
         if mask is not None and old is not None:
             new = dataclasses.replace(old, **{name: getattr(item, name) for name in mask})
+            if "attributes" in mask:
+                new = dataclasses.replace(new, inferred=item.inferred)
         if new.created_at is None:
             new = dataclasses.replace(new, created_at=old.created_at if old is not None else now)
         new = dataclasses.replace(new, revision=row.revision + 1 if row is not None else first_revision, updated_at=now)
+        new, open_names = inference.settle(old, new, mask)
         passage = new.passage
-        return PlannedItem(row, old, new, passage, passage_hash(passage))
+        return PlannedItem(row, old, new, passage, passage_hash(passage), open_names)
 
 
 def remembered(
@@ -182,3 +227,20 @@ def _fix_kinds(entries: Sequence[PlannedItem], kinds: Mapping[str, str], violati
                     Violation(f"items[{i}].attributes[{name}]", f"is a {kind}; {name} is a {known} in this catalogue")
                 )
     return fixed
+
+
+def _fix_inferred_kinds(
+    entries: tuple[PlannedItem, ...], kinds: Mapping[str, str], fixed: dict[str, str], inference: Inference
+) -> tuple[tuple[PlannedItem, ...], dict[str, str]]:
+    """The entries without attributes that callers use for values of another type, which come first, and the types."""
+    fits = {name for name, each in inference.attributes.items() if kinds.get(name, each.kind) == each.kind}
+    wanted = {name for entry in entries for name in entry.open_names}
+    if not wanted <= fits:
+        for name in wanted - fits:
+            metrics.NOT_INFERRED.labels(name).inc()
+        entries = tuple(
+            dataclasses.replace(entry, open_names=tuple(name for name in entry.open_names if name in fits))
+            for entry in entries
+        )
+    inferred = {name: inference.attributes[name].kind for name in wanted & fits if name not in kinds}
+    return entries, {**fixed, **inferred}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -134,9 +134,14 @@ class CatalogDropped:
 Committed = ItemsCommitted | CatalogCreated | CatalogChanged | CatalogDropped | SpacesChanged | VectorsPut | None
 
 
-class NeedsVectorsError(Exception):
-    """Passages that have no vector yet; encode them and commit again."""
+class NeedsEncoderError(Exception):
+    """Passages that have no vector yet, or attributes to infer of them; ask the encoder and commit again.
 
-    def __init__(self, passages: Sequence[str]) -> None:
-        self.passages = tuple(passages)
-        super().__init__(f"{len(passages)} passages need a vector")
+    Attributes:
+        passages: Without a vector.
+        unread: To be classified, by name of the attribute.
+    """
+
+    def __init__(self, passages: Sequence[str], unread: Mapping[str, Sequence[str]]) -> None:
+        self.passages, self.unread = tuple(passages), unread
+        super().__init__(f"{len(passages)} passages need a vector, {len(unread)} attributes values")

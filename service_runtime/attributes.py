@@ -19,12 +19,17 @@ MAX_WORDS = 64
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
+def is_name(name: str) -> bool:
+    """Whether an attribute can have this name."""
+    return _NAME.fullmatch(name) is not None
+
+
 def check(violations: Violations, field: str, attributes: Mapping[str, AttributeValue]) -> None:
     """Notes everything wrong with a map of attributes, under `field[NAME]`."""
     violations.check_count(field, len(attributes), 0, MAX_ATTRIBUTES)
     for name, value in attributes.items():
         path = f"{field}[{name}]"
-        if not _NAME.fullmatch(name):
+        if not is_name(name):
             violations.add(path, "is no attribute name; use 1 to 64 of a-z, 0-9 and _, starting with a letter")
         check_value(violations, path, value)
 

@@ -51,6 +51,9 @@ class FakeEncoder(pb_grpc.EncoderServiceServicer):
         self.max_texts, self.max_text_bytes = max_texts, max_text_bytes
         self.texts_encoded: list[str] = []
         self.failure: grpc.StatusCode | None = None
+        self.classify_failure: grpc.StatusCode | None = None
+        self.classified: list[str] = []
+        self.classify_calls = 0
 
     def _response(self, texts: Sequence[str]) -> pb.EmbedResponse:
         self.texts_encoded.extend(texts)
@@ -93,6 +96,27 @@ class FakeEncoder(pb_grpc.EncoderServiceServicer):
             else:
                 response.embedded.CopyFrom(self._response(request.texts))
             yield response
+
+    async def Classify(self, request: pb.ClassifyRequest, context: grpc.aio.ServicerContext) -> pb.ClassifyResponse:
+        """A label is as probable as many of its words are in the text; all labels are where none has any."""
+        self.classify_calls += 1
+        failure = self.failure or self.classify_failure
+        if failure is not None:
+            await context.abort(failure, "told to fail")
+        if not 1 <= len(request.texts) <= self.max_texts or any(not text.strip() for text in request.texts):
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "too many texts, none, or a blank one")
+        self.classified.extend(request.texts)
+        reply = pb.ClassifyResponse(temperature=1, space_fingerprint=self.fingerprint)
+        for text in request.texts:
+            words = set(_WORD.findall(text.lower()))
+            shared = [sum(w in words for d in label.descriptions for w in _WORD.findall(d)) for label in request.labels]
+            total = sum(shared)
+            scores = [
+                pb.LabelScore(id=label.id, probability=count / total if total else 1 / len(shared))
+                for label, count in zip(request.labels, shared, strict=True)
+            ]
+            reply.classifications.add(labels=sorted(scores, key=lambda score: (-score.probability, score.id)))
+        return reply
 
     async def GetLimits(self, request: pb.GetLimitsRequest, context: grpc.aio.ServicerContext) -> pb.GetLimitsResponse:
         return pb.GetLimitsResponse(max_texts_per_request=self.max_texts, max_text_bytes=self.max_text_bytes)

@@ -26,7 +26,7 @@ from retrieval_service.write_messages import (
     DeleteBatch,
     EncodedPassage,
     ItemsCommitted,
-    NeedsVectorsError,
+    NeedsEncoderError,
     UpsertBatch,
     UpsertOutcome,
 )
@@ -105,7 +105,7 @@ class StoreMachine(RuleBasedStateMachine):
                 with self.store.engine.begin() as connection:
                     done = self.writes.commit_upsert(connection, self.state.row, batch, encoded, self.clock)
                 break
-            except NeedsVectorsError as error:
+            except NeedsEncoderError as error:
                 for passage in error.passages:
                     encoded[passage_hash(passage)] = EncodedPassage(embed(passage), False, "space")
         self._apply(done)

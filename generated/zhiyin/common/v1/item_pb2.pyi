@@ -130,6 +130,8 @@ class Item(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
+    INFERRED_FIELD_NUMBER: _builtins.int
+    INFERRED_VERSION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The caller's own id, unique in the catalogue: 1 to 256 bytes of UTF-8 without control characters."""
     title: _builtins.str
@@ -151,6 +153,8 @@ class Item(_message.Message):
     """
     sequence: _builtins.int
     """The catalogue's sequence number of the last write of this item. Output only."""
+    inferred_version: _builtins.str
+    """Which labels they were inferred by; changes with the labels. Empty: nothing is inferred in the catalogue. Output only."""
     @_builtins.property
     def categories(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Categories from general to special, at most 32 of 256 bytes. The first is the one diversity counts."""
@@ -175,6 +179,13 @@ class Item(_message.Message):
     def updated_at(self) -> _timestamp_pb2.Timestamp:
         """When the item was last written. Output only."""
 
+    @_builtins.property
+    def inferred(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the attributes that retrieval inferred from title and text (docs/intents.md). Output only; in a write, an attribute
+        named here counts as not given where retrieval infers it itself, and keeps its value and its mark where it does not. So an item can
+        be written back as it was read.
+        """
+
     def __init__(
         self,
         *,
@@ -192,10 +203,12 @@ class Item(_message.Message):
         revision: _builtins.int = ...,
         sequence: _builtins.int = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
+        inferred: _abc.Iterable[_builtins.str] | None = ...,
+        inferred_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_available", b"_available", "_prior", b"_prior", "available", b"available", "available_from", b"available_from", "available_until", b"available_until", "created_at", b"created_at", "prior", b"prior", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_available", b"_available", "_prior", b"_prior", "attributes", b"attributes", "available", b"available", "available_from", b"available_from", "available_until", b"available_until", "categories", b"categories", "created_at", b"created_at", "id", b"id", "language", b"language", "prior", b"prior", "revision", b"revision", "sequence", b"sequence", "text", b"text", "title", b"title", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_available", b"_available", "_prior", b"_prior", "attributes", b"attributes", "available", b"available", "available_from", b"available_from", "available_until", b"available_until", "categories", b"categories", "created_at", b"created_at", "id", b"id", "inferred", b"inferred", "inferred_version", b"inferred_version", "language", b"language", "prior", b"prior", "revision", b"revision", "sequence", b"sequence", "text", b"text", "title", b"title", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__available: _TypeAlias = _typing.Literal["available"]  # noqa: Y015
     _WhichOneofArgType__available: _TypeAlias = _typing.Literal["_available", b"_available"]  # noqa: Y015
