@@ -54,7 +54,7 @@ def choice_for(dataset: Dataset, vectors: np.ndarray) -> NewItemsChoice:
 def test_new_items_are_found_at_next_to_no_cost_of_others(world: tuple[Dataset, np.ndarray]) -> None:
     choice = choice_for(*world)
     nothing, chosen = choice.evidence["0"], choice.evidence[f"{choice.amount:g}"]
-    assert chosen["known"] >= 0.995 * nothing["known"]
+    assert chosen["known"] >= 0.985 * nothing["known"]
     assert chosen["new"] >= nothing["new"]
     amounts = [float(amount) for amount in choice.evidence]
     new = [of["new"] for of in choice.evidence.values()]
