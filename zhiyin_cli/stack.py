@@ -44,8 +44,13 @@ class StackPorts:
         return f"{HOST}:{self.ranking}"
 
 
-def stack_services(data_dir: Path, model_dir: Path, ports: StackPorts) -> list[ServiceProcess]:
-    """The processes, in the order of who calls whom: a service comes after those it needs."""
+def stack_services(
+    data_dir: Path, model_dir: Path, ports: StackPorts, intents: Path | None = None, inferred: Path | None = None
+) -> list[ServiceProcess]:
+    """The processes, in the order of who calls whom: a service comes after those it needs.
+
+    `intents` and `inferred` are the files of labels for ranking and for retrieval; None: as their variables say.
+    """
     to_encoder = ["--encoder-address", ports.encoder_address]
     to_retrieval = ["--retrieval-address", ports.retrieval_address]
     return [
@@ -55,14 +60,20 @@ def stack_services(data_dir: Path, model_dir: Path, ports: StackPorts) -> list[S
             ports.retrieval,
             ports.retrieval_metrics,
             data_dir,
-            ["--data-dir", str(data_dir / "retrieval"), *to_encoder],
+            [
+                *("--data-dir", str(data_dir / "retrieval"), *to_encoder),
+                *(("--inferred-attributes-file", str(inferred)) if inferred is not None else ()),
+            ],
         ),
         _service(
             "ranking",
             ports.ranking,
             ports.ranking_metrics,
             data_dir,
-            ["--data-dir", str(data_dir / "ranking"), *to_retrieval, *to_encoder],
+            [
+                *("--data-dir", str(data_dir / "ranking"), *to_retrieval, *to_encoder),
+                *(("--intents-file", str(intents)) if intents is not None else ()),
+            ],
         ),
     ]
 

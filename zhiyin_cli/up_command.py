@@ -49,6 +49,14 @@ def up(
         str,
         typer.Option("--model", help="A model directory, or a checkpoint (folder, package, hub id) to export first."),
     ] = DEFAULT_MODEL,
+    intents: Annotated[
+        Path | None,
+        typer.Option("--intents", metavar="FILE", help="YAML of what users may be up to (docs/intents.md)."),
+    ] = None,
+    infer: Annotated[
+        Path | None,
+        typer.Option("--infer", metavar="FILE", help="YAML of attributes to infer from items (docs/intents.md)."),
+    ] = None,
     encoder_port: _Port = StackPorts.encoder,
     retrieval_port: _Port = StackPorts.retrieval,
     ranking_port: _Port = StackPorts.ranking,
@@ -74,7 +82,7 @@ def up(
             retrieval_metrics_port,
             ranking_metrics_port,
         )
-        group = ProcessGroup(stack_services(data_dir, model_dir, ports))
+        group = ProcessGroup(stack_services(data_dir, model_dir, ports, intents, infer))
         try:
             if not signals.asked_to_stop():
                 group.start()

@@ -33,15 +33,20 @@ def _attribute_name(value: str) -> str:
     return value
 
 
+class _WrittenValue(WrittenLabel):
+    rest: bool = False
+
+
 class _WrittenAttribute(FilePart):
     name: Annotated[str, AfterValidator(_attribute_name)]
     several: bool = False
     threshold: Threshold | None = None
-    labels: Labels[WrittenLabel]
+    labels: Labels[_WrittenValue]
 
     def attribute(self) -> InferredAttribute:
         usual = _USUAL_THRESHOLD_OF_SEVERAL if self.several else _USUAL_THRESHOLD
-        return InferredAttribute(self.name, label_set(self.labels, self.threshold or usual), self.several)
+        rest = frozenset(label.name for label in self.labels if label.rest)
+        return InferredAttribute(self.name, label_set(self.labels, self.threshold or usual), self.several, rest)
 
 
 def _checked(written: list[_WrittenAttribute]) -> list[_WrittenAttribute]:

@@ -20,11 +20,13 @@ class InferredAttribute:
         name: Of the attribute.
         labels: What it can be.
         several: Whether an item has every label that reaches its threshold, as a list; else only the best.
+        rest: Labels that stand for texts the others are not about, and are no value.
     """
 
     name: str
     labels: LabelSet
     several: bool = False
+    rest: frozenset[str] = frozenset()
 
     @property
     def kind(self) -> str:
@@ -33,10 +35,11 @@ class InferredAttribute:
 
     def value(self, probabilities: Mapping[str, float]) -> str | tuple[str, ...] | None:
         """The value; None: no label reaches its threshold."""
-        reached = tuple(label for label, _ in self.labels.reached(probabilities))
-        if not reached:
+        reached = [label for label, _ in self.labels.reached(probabilities)]
+        values = tuple(label for label in (reached if self.several else reached[:1]) if label not in self.rest)
+        if not values:
             return None
-        return reached if self.several else reached[0]
+        return values if self.several else values[0]
 
 
 Inferred = Mapping[tuple[str, bytes], str | tuple[str, ...] | None]
@@ -56,7 +59,9 @@ class Inference:
     version: str = field(init=False)
 
     def __post_init__(self) -> None:
-        parts = sorted(f"{each.name} {each.several} {each.labels.version}" for each in self.attributes.values())
+        parts = sorted(
+            f"{each.name} {each.several} {sorted(each.rest)} {each.labels.version}" for each in self.attributes.values()
+        )
         version = hashlib.blake2b("\n".join(parts).encode(), digest_size=8).hexdigest() if parts else ""
         object.__setattr__(self, "version", version)
 

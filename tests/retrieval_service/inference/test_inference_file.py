@@ -8,6 +8,7 @@ import pytest
 
 from retrieval_service.__main__ import main
 from retrieval_service.inference.inference_file import read_inference
+from retrieval_service.inference.inferred_attribute import Inference
 from service_runtime.label_files import LabelFileWrong
 
 LABELS = (
@@ -44,6 +45,19 @@ catalogs:
     assert book.of("books").attributes["level"].labels.labels[0].threshold == 0.7
     assert not book.of("bare").attributes
     assert len({book.of(name).version for name in ("films", "books", "bare")}) == 3
+
+
+def test_a_label_for_the_rest_is_no_value(tmp_path: Path) -> None:
+    def read(rest: str) -> Inference:
+        labels = f"[{{name: a, descriptions: [x]}}, {{name: b, descriptions: [y], rest: {rest}}}]"
+        text = f"attributes:\n- {{name: one, labels: {labels}}}\n- {{name: more, several: true, labels: {labels}}}"
+        return read_inference(written(tmp_path, text)).everywhere
+
+    with_rest = read("true")
+    for p, one, more in ((0.6, "a", ("a",)), (0.4, None, ("a",)), (0.1, None, None)):
+        assert with_rest.attributes["one"].value({"a": p, "b": 1 - p}) == one
+        assert with_rest.attributes["more"].value({"a": p, "b": 1 - p}) == more
+    assert read("false").version != with_rest.version
 
 
 @pytest.mark.parametrize(
