@@ -74,6 +74,7 @@ class Taste:
         newest: Items created last, newest first; read only where there is no taste to search by.
         shelf: An even sample of what may be recommended; read only without a taste or for exploration.
         sequence: The sequence model of the bundle that the list is made with; None: it has none.
+        followed: Items that those liked lately whom the user follows, best first, with weights.
         learned: What else that bundle brings for sources.
         understood: What the user is up to.
         knob: What the default diversity stands for, in the eyes of that bundle.
@@ -93,6 +94,7 @@ class Taste:
     newest: Sequence[ScoutedItem] = ()
     shelf: Sequence[ScoutedItem] = ()
     sequence: SequenceModel | None = None
+    followed: tuple[tuple[str, float], ...] = ()
     learned: LearnedSources = NOTHING_LEARNED
     understood: Understood = NOTHING_UNDERSTOOD
     knob: Knob = HOUSE_KNOB
@@ -109,12 +111,13 @@ def first_impression(query: Query, state: UserState) -> Taste:
         ids = dict.fromkeys(reversed(query.anonymous.recent_item_ids))
         named = [Anchor(item_id, _DECAY_PER_PLACE**place, 0, query.now) for place, item_id in enumerate(ids)]
         return Taste(query, state, tuple(named[:_MAX_NAMED]), profile_text=query.anonymous.text.strip())
-    likes, dislikes = _anchors(state.recent, query.now)
+    likes, dislikes = likes_and_dislikes(state.recent, query.now)
     search, share = ("", 0.0) if query.text else _latest_search(state.recent, query.now)
     return Taste(query, state, likes, dislikes, state.profile.strip(), search, share)
 
 
-def _anchors(recent: tuple[Interaction, ...], now: float) -> tuple[tuple[Anchor, ...], tuple[Anchor, ...]]:
+def likes_and_dislikes(recent: tuple[Interaction, ...], now: float) -> tuple[tuple[Anchor, ...], tuple[Anchor, ...]]:
+    """Items by what a history, oldest first, says for and against them at a moment, each side latest first."""
     net: dict[str, float] = {}
     loudest: dict[str, Interaction] = {}
     latest: dict[str, float] = {}

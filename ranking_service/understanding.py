@@ -12,6 +12,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from ranking_service.candidate import SourceKind
 from ranking_service.catalog_scout import CatalogScout, newest_first
 from ranking_service.clients import Encoder, Retrieval, matrix_rows
+from ranking_service.followed import followed_likes
 from ranking_service.intents.intent_reader import IntentReader
 from ranking_service.interests import Interest, find_interests
 from ranking_service.query import Query
@@ -54,7 +55,10 @@ class Understanding:
             shown = needs_impressions(query.rules)
             state = await self._users.read(query.catalog, query.user_id, query.consistency_token, shown)
         taste = first_impression(query, state)
-        taste, known = await self._looked_up(taste, journal)
+        (taste, known), followed = await asyncio.gather(
+            self._looked_up(taste, journal), followed_likes(self._users, query, state)
+        )
+        taste = replace(taste, followed=followed)
         if known is not None:
             # An event on an item that does not exist (yet) says nothing about taste.
             known = {item_id: item for item_id, item in known.items() if item.exists}

@@ -48,6 +48,7 @@ def learned_files(learned: LearnedSources) -> dict[str, bytes]:
             starts=groups.starts,
             items=groups.items,
             values=groups.values,
+            of_likes=groups.of_likes,
         )
     if learned.neighbours_decay is not None:
         files[NEIGHBOURS_FILE] = json.dumps({"decay": learned.neighbours_decay}).encode()
@@ -86,7 +87,15 @@ def _communities(content: bytes) -> Communities:
     ids, rows, saved = _unpacked(content)
     fingerprint = saved["fingerprint"].tobytes().decode()
     return Communities(
-        saved["centres"], saved["mean"], fingerprint, ids, rows, saved["starts"], saved["items"], saved["values"]
+        saved["centres"],
+        saved["mean"],
+        fingerprint,
+        ids,
+        rows,
+        saved["starts"],
+        saved["items"],
+        saved["values"],
+        bool(saved["of_likes"]),
     )
 
 

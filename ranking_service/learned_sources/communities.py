@@ -32,6 +32,7 @@ class Communities:
         starts: Where each group's items begin in `items` and `values`, and where the last ends. Shape (k + 1,).
         items: Items of a group, best first.
         values: How much each is liked there, above 0.
+        of_likes: Whether they help users who have chosen something; the others they help wherever there is a text.
     """
 
     centres: Floats
@@ -42,6 +43,7 @@ class Communities:
     starts: NDArray[np.int64]
     items: Ints
     values: Floats
+    of_likes: bool
 
     def scores(self, direction: Floats) -> Floats | None:
         """What the groups nearest to somebody like, shape (n,); None for a direction of another space or of none.

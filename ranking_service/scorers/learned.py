@@ -14,8 +14,8 @@ from ranking_service.scorers.tree_ranker import TreeRanker
 from ranking_service.scorers.weighted_sum import Scores, weighted_sum
 from ranking_service.taste import Taste
 
-# What people say in words, of which a training hears nothing: it reads events.
-_UNHEARD = (SourceKind.PROFILE, SourceKind.QUERY)
+# What people say in words and whom they follow, of which a training hears nothing: it reads events.
+_UNHEARD = (SourceKind.PROFILE, SourceKind.QUERY, SourceKind.COMMUNITY)
 
 
 class LearnedScorer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ranking_service.candidate import Floats, Pool, SourceKind
+from ranking_service.filters.filters import dropped_ids
 from ranking_service.sources.source import Plan
 from ranking_service.taste import Taste
 from ranking_service.users.user_state import Statistics
@@ -13,6 +14,8 @@ from ranking_service.users.user_state import Statistics
 _DECAY_PER_PLACE = 0.6
 _ITEMS = 12
 _BEND = 5.0
+# More than this that the user is done with are not looked past.
+_LOOKED_PAST = 300
 
 
 class TransitionSource:
@@ -30,8 +33,11 @@ class TransitionSource:
         if not taste.likes:
             return Plan()
         weights = {anchor.item_id: _DECAY_PER_PLACE**place for place, anchor in enumerate(taste.likes[:_ITEMS])}
-        found = self._statistics.transitions(taste.query.catalog, weights, self._limit)
-        return Plan(proposals=tuple(found))
+        dropped = dropped_ids(taste)
+        wanted = self._limit + min(sum(map(len, dropped)), _LOOKED_PAST)
+        found = self._statistics.transitions(taste.query.catalog, weights, wanted)
+        shown = [pair for pair in found if not any(pair[0] in ids for ids in dropped)]
+        return Plan(proposals=tuple(shown[: self._limit]))
 
     def evidence(self, taste: Taste, plan: Plan, pool: Pool) -> Floats | None:
         """How often, as a logarithm: the tenth follower is a good one too."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
+from functools import cached_property
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -34,7 +35,7 @@ from service_runtime.request_context import Deadline, RequestContext, enter
 from service_runtime.signed_token import TokenSigner
 from zhiyin_offline.evaluation.dataset import Dataset
 from zhiyin_offline.evaluation.memory_catalog import MemoryCatalog
-from zhiyin_offline.evaluation.protocols import Case, done_with
+from zhiyin_offline.evaluation.protocols import Case, done_with, user_rows
 
 CATALOG = "default"
 T = TypeVar("T")
@@ -47,9 +48,12 @@ class RecordedStatistics:
     def __init__(self, dataset: Dataset, half_life_s: float) -> None:
         self._dataset = dataset
         self._folded = CatalogStatistics(half_life_s)
+        self.known = np.zeros(len(dataset.events), np.bool_)
+        """Rows that were folded in, shape (events,)."""
 
     def fold(self, rows: Rows) -> None:
         """Takes events in; rows rise over all calls."""
+        self.known[rows] = True
         if len(rows):
             self._folded.apply(list(self._dataset.log(rows)), int(rows[-1]) + 1)
 
@@ -77,17 +81,22 @@ class RecordedStatistics:
 
 
 class RecordedUsers:
-    """The `UserReader` over a record: each user as they were in the case at hand."""
+    """The `UserReader` over a record: each user as they were in the case at hand.
 
-    def __init__(self, dataset: Dataset, max_recent: int) -> None:
-        self._dataset, self._max_recent = dataset, max_recent
+    Of others, whom the user of the case follows, what has been folded into the statistics and came before the case.
+    """
+
+    def __init__(self, dataset: Dataset, max_recent: int, statistics: RecordedStatistics) -> None:
+        self._dataset, self._max_recent, self._statistics = dataset, max_recent, statistics
         self.case = Case(0, 0, 0, 0.0, np.empty(0, np.int64))
 
     async def read(
         self, catalog: str, user_id: str, consistency_token: str = "", with_shown: bool = False
     ) -> UserState:
         """As in `UserReader`."""
-        dataset, events, rows = self._dataset, self._dataset.events, self.case.history
+        dataset, events = self._dataset, self._dataset.events
+        number_of_user = self._numbers.get(user_id, -1)
+        rows = self.case.history if number_of_user == self.case.user else self._of_another(number_of_user)
         profile = dataset.users.get(user_id)
         seen, hidden, recent = set(), set(), []
         for row in rows.tolist():
@@ -112,8 +121,22 @@ class RecordedUsers:
             seen=frozenset(seen),
             hidden=frozenset(hidden),
             version=len(rows),
-            key=self.case.user + 1,
+            key=number_of_user + 1,
         )
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {user_id: number for number, user_id in enumerate(self._dataset.user_ids)}
+
+    @cached_property
+    def _rows(self) -> list[Rows]:
+        return user_rows(self._dataset)
+
+    def _of_another(self, number: int) -> Rows:
+        if number < 0:
+            return np.empty(0, np.int64)
+        rows = self._rows[number]
+        return rows[self._statistics.known[rows] & (self._dataset.events.time[rows] < self.case.now)]
 
 
 class NoEncoder:
@@ -164,7 +187,7 @@ class RecordedService:
         self.bundle = bundle or ServingBundle(BUILTIN, BuiltinScorer(source_weights))
         self._dataset, self._done = dataset, done_with(dataset)
         self.statistics = RecordedStatistics(dataset, settings.popularity_half_life_days * 86_400.0)
-        self._users = RecordedUsers(dataset, settings.max_recent_interactions)
+        self._users = RecordedUsers(dataset, settings.max_recent_interactions, self.statistics)
         self._serving = build_serving(
             settings,
             self._users,

@@ -6,7 +6,7 @@ judged on cases that it has not learned from, and the ranker must be better by m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,8 @@ from zhiyin_offline.training.ranker import ranked, train_ranker
 Scores = Callable[[Example], Floats]
 _FOLDS = 5
 _K = 10
+# Cases from which weights are learned where many sets of sources are compared.
+_QUICK = 800
 # Standard errors by which the ranker must lead: it has hundreds of parameters, all others have a few or none.
 _LEAD = 1.0
 
@@ -92,39 +94,47 @@ def choose(
 
 def _out_of_fold(examples: Sequence[Example], seed: int, threads: int, say: Callable[[str], None]) -> list[Contender]:
     """Learned weights and the learned ranker, each fold scored by what the other folds taught."""
-    fold = _folds(examples, seed)
-    scores: dict[str, NDArray[np.float64]] = {
-        name: np.zeros((2, len(examples))) for name in ("learned weights", "learned ranker")
-    }
-    for number in range(_FOLDS):
-        learned_from = [example for example, of in zip(examples, fold, strict=True) if of != number]
-        held_out = np.flatnonzero(fold == number)
+    scores = np.zeros((2, 2, len(examples)))
+    for number, (learned_from, held_out) in enumerate(_folds(examples, seed)):
         weights = fit_weights(learned_from)
-        model = train_ranker(learned_from, weights, seed, threads)
-        trees = TreeRanker(model) if model is not None else None
         held = [examples[int(i)] for i in held_out]
-        scores["learned weights"][:, held_out] = judge(held, _blending(weights))
-        by_trees = _blending(weights) if trees is None else _ranking(weights, trees)
-        scores["learned ranker"][:, held_out] = judge(held, by_trees)
+        scores[0][:, held_out] = judge(held, _blending(weights))
+        scores[1][:, held_out] = judge(held, _by_trees(learned_from, weights, seed, threads))
         say(f"fold {number + 1} of {_FOLDS}")
-    return [
-        Contender("learned weights", "blend", *scores["learned weights"]),
-        Contender("learned ranker", "ranker", *scores["learned ranker"]),
-    ]
+    return [Contender("learned weights", "blend", *scores[0]), Contender("learned ranker", "ranker", *scores[1])]
+
+
+def judge_learned_ranker(examples: Sequence[Example], seed: int, threads: int) -> NDArray[np.float64]:
+    """NDCG@10 of each case by the learned ranker, each fold by what the others taught. Shape (cases,)."""
+    ndcg = np.zeros(len(examples))
+    for learned_from, held_out in _folds(examples, seed):
+        scores = _by_trees(learned_from, fit_weights(learned_from), seed, threads)
+        ndcg[held_out], _ = judge([examples[int(i)] for i in held_out], scores)
+    return ndcg
 
 
 def judge_learned_weights(examples: Sequence[Example], seed: int) -> NDArray[np.float64]:
-    """NDCG@10 of each case by learned weights, each fold by what the others taught. Shape (cases,)."""
-    fold, ndcg = _folds(examples, seed), np.zeros(len(examples))
-    for number in range(_FOLDS):
-        weights = fit_weights([example for example, of in zip(examples, fold, strict=True) if of != number])
-        held_out = np.flatnonzero(fold == number)
+    """As `judge_learned_ranker`, by weights learned from 800 cases at most: they are few numbers, and soon found."""
+    ndcg = np.zeros(len(examples))
+    for learned_from, held_out in _folds(examples, seed):
+        weights = fit_weights(learned_from, _QUICK)
         ndcg[held_out], _ = judge([examples[int(i)] for i in held_out], _blending(weights))
     return ndcg
 
 
-def _folds(examples: Sequence[Example], seed: int) -> NDArray[np.int64]:
-    return np.random.default_rng(seed).permutation(len(examples)) % _FOLDS
+def _folds(examples: Sequence[Example], seed: int) -> Iterator[tuple[list[Example], NDArray[np.intp]]]:
+    """What each fold learns from, and the rows that it is judged on."""
+    fold = np.random.default_rng(seed).permutation(len(examples)) % _FOLDS
+    for number in range(_FOLDS):
+        yield (
+            [example for example, of in zip(examples, fold, strict=True) if of != number],
+            np.flatnonzero(fold == number),
+        )
+
+
+def _by_trees(learned_from: Sequence[Example], weights: Floats, seed: int, threads: int) -> Scores:
+    model = train_ranker(learned_from, weights, seed, threads)
+    return _blending(weights) if model is None else _ranking(weights, TreeRanker(model))
 
 
 def _blending(weights: Floats) -> Scores:

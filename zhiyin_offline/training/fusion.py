@@ -19,9 +19,9 @@ _RIDGE = 1e-3
 _MAX_EXAMPLES = 5_000
 
 
-def fit_weights(examples: Sequence[Example]) -> Floats:
-    """Weights as columns of `Example.opinions`; zeros when no example holds its target."""
-    useful = [example for example in examples if example.target >= 0][:_MAX_EXAMPLES]
+def fit_weights(examples: Sequence[Example], most: int = _MAX_EXAMPLES) -> Floats:
+    """Weights as columns of `Example.opinions`, from `most` examples; zeros when no example holds its target."""
+    useful = [example for example in examples if example.target >= 0][:most]
     count = examples[0].opinions.shape[1] if examples else 0
     if not useful:
         return np.zeros(count, np.float32)

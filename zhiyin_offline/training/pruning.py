@@ -9,47 +9,95 @@ from numpy.typing import NDArray
 
 from ranking_service.candidate import SourceKind
 from ranking_service.scorers.features import NAMES, SOURCES
-from zhiyin_offline.training.choice import judge_learned_weights
+from zhiyin_offline.training.choice import judge_learned_ranker, judge_learned_weights
 from zhiyin_offline.training.examples import Example
+
+Cases = NDArray[np.float64]
 
 _PROPOSED_BY = NAMES.index("proposed_by")
 # A source stays when it adds this share of what there is and this many standard errors of the difference: it costs
 # every request a part of a millisecond.
-_WORTH = 0.01
+_WORTH = 0.005
 _ERRORS = 0.5
+# Standard errors by which a ranker must lead, which can make something of sources that are of no use to a sum.
+_LEAD = 1.0
+
+Say = Callable[[str], None]
 
 
 def worth_keeping(
     examples: Sequence[Example],
     optional: Sequence[SourceKind],
     seed: int,
-    say: Callable[[str], None] = lambda _: None,
+    threads: int = 1,
+    say: Say = lambda _: None,
 ) -> tuple[list[Example], list[SourceKind]]:
-    """Leaves out one optional source after the other for as long as nothing is lost.
+    """Leaves out optional sources for as long as nothing is lost.
+
+    First in the eyes of learned weights. Where a ranker that hears all sources is better than anything that hears the
+    remaining ones, in the eyes of the ranker.
 
     Args:
         examples: With all sources.
         optional: Sources that may go, the first to go first among equals.
         seed: Of the folds.
+        threads: Of the ranker.
         say: Told what is being looked at.
 
     Returns:
         The examples as they are without the sources that went, and the optional sources that stay.
     """
-    kept = [kind for kind in optional if any(heard_in(example, kind) for example in examples)]
+    heard = [kind for kind in optional if any(heard_in(example, kind) for example in examples)]
+    less, kept = _by_weights(examples, heard, seed, say)
+    if len(kept) == len(heard):
+        return less, kept
+    say("what a ranker makes of each source")
+    whole = judge_learned_ranker(examples, seed, threads)
+    best = max((judge_learned_weights(less, seed), judge_learned_ranker(less, seed, threads)), key=_mean)
+    if not _exceeds(whole - best, _LEAD, _WORTH * _mean(best)):
+        return less, kept
+    return _by_ranker(examples, heard, whole, seed, threads)
+
+
+def _by_weights(
+    examples: Sequence[Example], heard: Sequence[SourceKind], seed: int, say: Say
+) -> tuple[list[Example], list[SourceKind]]:
+    """One source after the other goes, that of least use first."""
+    kept = list(heard)
     present, ndcg = list(examples), judge_learned_weights(examples, seed)
     while kept:
         say("what each source adds")
-        tried = {kind: without(present, {kind}) for kind in kept}
-        losses = {kind: ndcg - judge_learned_weights(less, seed) for kind, less in tried.items()}
-        worst = min(kept, key=lambda kind: float(losses[kind].mean()))
-        loss = losses[worst]
-        error = float(loss.std()) / len(loss) ** 0.5
-        if float(loss.mean()) > max(_WORTH * float(ndcg.mean()), _ERRORS * error):
+        # One at a time: all of them beside each other would be several times the examples.
+        losses = {kind: ndcg - judge_learned_weights(without(present, {kind}), seed) for kind in kept}
+        worst = min(kept, key=lambda kind: _mean(losses[kind]))
+        if _exceeds(losses[worst], _ERRORS, _WORTH * _mean(ndcg)):
             break
-        present, ndcg = tried[worst], ndcg - loss
+        present, ndcg = without(present, {worst}), ndcg - losses[worst]
         kept.remove(worst)
     return present, kept
+
+
+def _by_ranker(
+    examples: Sequence[Example], heard: Sequence[SourceKind], ndcg: Cases, seed: int, threads: int
+) -> tuple[list[Example], list[SourceKind]]:
+    """Each source in turn goes, if nothing is lost: trying all of them before each goes would take minutes."""
+    kept, present = list(heard), list(examples)
+    for kind in heard:
+        less = without(present, {kind})
+        remaining = judge_learned_ranker(less, seed, threads)
+        if not _exceeds(ndcg - remaining, _ERRORS, _WORTH * _mean(ndcg)):
+            present, ndcg = less, remaining
+            kept.remove(kind)
+    return present, kept
+
+
+def _exceeds(difference: Cases, errors: float, least: float) -> bool:
+    error = float(difference.std()) / max(len(difference), 1) ** 0.5
+    return bool(_mean(difference) > max(errors * error, least))
+
+
+def _mean(values: Cases) -> float:
+    return float(values.mean())
 
 
 def heard_in(example: Example, kind: SourceKind) -> bool:

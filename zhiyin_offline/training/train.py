@@ -118,7 +118,9 @@ def train(
     )
     service.statistics.fold(learned_from)
     examples = collect(service, dataset, cases, lambda done: progress("candidates", done, len(cases)))
-    examples, kept = worth_keeping(examples, OPTIONAL, settings.seed, lambda step: progress(step, 0, 0))
+    examples, kept = worth_keeping(
+        examples, OPTIONAL, settings.seed, settings.threads, lambda step: progress(step, 0, 0)
+    )
     choice = choose(examples, settings.seed, settings.threads, lambda step: progress(step, 0, 0))
     heard = choice.ranker is not None or choice.weights[SOURCES.index(SourceKind.SEQUENCE)] > 0
     serving = sequence.serving if sequence is not None and heard and choice.best.serves != "builtin" else None
@@ -139,7 +141,7 @@ def train(
         unknowing.statistics.fold(shown.training)
         new_items = choose_new_items(unknowing, partial(_blend, choice), dataset, shown.cases, hidden)
     progress("diversity", 0, 0)
-    service.bundle = replace(service.bundle, scorer=_blend(choice, new_items.amount))
+    service.bundle = replace(service.bundle, scorer=_blend(choice, new_items.amount), learned=asked.only(used))
     knob = choose_knob(service, dataset, semantic.rows, cases)
     manifest = Manifest(
         id=time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + secrets.token_hex(3),

@@ -15,7 +15,7 @@ from zhiyin_offline.evaluation.memory_catalog import Space
 from zhiyin_offline.evaluation.protocols import Rows
 from zhiyin_offline.training.learned_sources.full_ranking import Floats, FullRanking
 
-_SIZES = (4, 16, 64, 256)
+_SIZES = (4, 16, 64)
 _USERS_OF_A_GROUP = 20
 _ROUNDS = 20
 _SAMPLE = 50_000
@@ -59,9 +59,9 @@ def search_communities(
 
 
 def build_communities(
-    dataset: Dataset, rows: Rows, semantic: Space, recipe: CommunitiesRecipe, seed: int
+    dataset: Dataset, rows: Rows, semantic: Space, recipe: CommunitiesRecipe, seed: int, *, of_likes: bool = True
 ) -> Communities | None:
-    """The groups and what each likes; None when there are fewer than 20 users a group."""
+    """The groups and what each likes; None when there are fewer than 20 users a group. `of_likes`: see there."""
     matrix = training_matrix(dataset, rows)
     users = np.flatnonzero(np.diff(matrix.indptr) >= _MIN_ITEMS)
     if len(users) < recipe.groups * _USERS_OF_A_GROUP or not semantic.rows.any():
@@ -78,7 +78,7 @@ def build_communities(
     everybody = likes.sum(axis=0) / len(users)
     sizes = np.bincount(group, minlength=recipe.groups)[:, None]
     shares = (likes + 20.0 * everybody) / (sizes + 20.0)
-    return _communities(dataset, semantic, centres, shares.astype(np.float32))
+    return _communities(dataset, semantic, centres, shares.astype(np.float32), of_likes)
 
 
 def find_groups(positions: Floats, count: int, seed: int) -> Floats:
@@ -107,7 +107,7 @@ def find_groups(positions: Floats, count: int, seed: int) -> Floats:
     return centres
 
 
-def _communities(dataset: Dataset, semantic: Space, centres: Floats, shares: Floats) -> Communities:
+def _communities(dataset: Dataset, semantic: Space, centres: Floats, shares: Floats, of_likes: bool) -> Communities:
     items, values, starts = [], [], [0]
     for row in shares:
         best = np.argsort(-row, kind="stable")[:_ITEMS_OF_A_GROUP]
@@ -127,6 +127,7 @@ def _communities(dataset: Dataset, semantic: Space, centres: Floats, shares: Flo
         np.array(starts, np.int64),
         renumbered.astype(np.int32),
         np.concatenate(values).astype(np.float32),
+        of_likes,
     )
 
 

@@ -15,6 +15,8 @@ from zhiyin_offline.evaluation.protocols import Rows
 from zhiyin_offline.training.learned_sources.full_ranking import Floats, FullRanking
 
 _FACTORS = 128
+# Users and items below which there is nothing to factorise.
+_LEAST = 16
 _ITERATIONS = 10
 _REGULARIZATION = 0.05
 _CONFIDENCES = (5.0, 20.0, 60.0)
@@ -33,7 +35,8 @@ class FactorsRecipe:
 def search_factors(dataset: Dataset, rows: Rows, judge: FullRanking, seed: int) -> FactorsRecipe | None:
     """The recipe that finds the targets best; None without `implicit`, or where there is too little to factorise."""
     matrix = training_matrix(dataset, rows)
-    if find_spec("implicit") is None or min(matrix.shape) < 16 or not matrix.nnz:
+    used = min(np.count_nonzero(matrix.getnnz(axis=0)), np.count_nonzero(matrix.getnnz(axis=1)))
+    if find_spec("implicit") is None or used < _LEAST:
         return None
     recipes = []
     for confidence in _CONFIDENCES:

@@ -20,7 +20,7 @@ from zhiyin_offline.training.learned_sources.factors_step import FactorsRecipe, 
 from zhiyin_offline.training.learned_sources.full_ranking import FullRanking
 from zhiyin_offline.training.learned_sources.item_table_step import TableRecipe, build_table, search_table
 
-OPTIONAL = (SourceKind.FACTORS, SourceKind.COMMUNITY, SourceKind.NEIGHBOURS, SourceKind.COLLABORATIVE)
+OPTIONAL = (SourceKind.NEIGHBOURS, SourceKind.FACTORS, SourceKind.COMMUNITY, SourceKind.COLLABORATIVE)
 """Sources that serve only where they help, those first that are the first to go."""
 
 NEIGHBOURS_DECAY = 0.6
@@ -60,11 +60,17 @@ def search_sources(
 def build_sources(
     recipes: Recipes, kinds: Collection[SourceKind], dataset: Dataset, rows: Rows, semantic: Space, seed: int
 ) -> LearnedSources:
-    """The sources of these kinds, learned from these rows."""
+    """The sources of these kinds, learned from these rows.
+
+    Communities are there in any case: they find more for users who have said something and done nothing than texts and
+    popularity do, and of these users the cases tell nothing.
+    """
     table, factors, groups = recipes.table, recipes.factors, recipes.communities
     return LearnedSources(
         build_table(dataset, rows, table) if table and SourceKind.COLLABORATIVE in kinds else None,
         build_factors(dataset, rows, factors, seed) if factors and SourceKind.FACTORS in kinds else None,
-        build_communities(dataset, rows, semantic, groups, seed) if groups and SourceKind.COMMUNITY in kinds else None,
+        None
+        if groups is None
+        else build_communities(dataset, rows, semantic, groups, seed, of_likes=SourceKind.COMMUNITY in kinds),
         NEIGHBOURS_DECAY if SourceKind.NEIGHBOURS in kinds else None,
     )
