@@ -111,7 +111,8 @@ class UpsertItemsRequest(_message.Message):
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """Which fields of existing items change, by their names in Item (`title`, `available`, `attributes`); items that do
-        not exist are then NOT_FOUND. Unset: items are replaced whole.
+        not exist are then NOT_FOUND. Unset: items are replaced whole. `attributes` stands for those that callers give: what is
+        inferred stays while the words do.
         """
 
     def __init__(
