@@ -23,18 +23,13 @@ def with_categories(vectors: Floats, categories: Sequence[Sequence[str]]) -> Flo
         Shape (n, d + number of different categories); `vectors` itself where there is no category.
     """
     numbers: dict[str, int] = {}
-    rows: list[int] = []
-    columns: list[int] = []
-    lengths: list[float] = []
-    for row, named in enumerate(categories):
-        if named:
-            rows.extend([row] * len(named))
-            columns.extend([numbers.setdefault(category, len(numbers)) for category in named])
-            lengths.extend([len(named) ** -0.5] * len(named))
-    if not numbers:
+    columns = [numbers.setdefault(category, len(numbers)) for named in categories for category in named]
+    if not columns:
         return vectors
+    counts = np.fromiter(map(len, categories), dtype=np.intp, count=len(categories))
     d = vectors.shape[1]
     both = np.zeros((len(vectors), d + len(numbers)), dtype=np.float32)
-    np.multiply(vectors, (1 - _SHARE) ** 0.5, out=both[:, :d])
-    both[rows, np.array(columns) + d] = np.array(lengths, dtype=np.float32) * np.float32(_SHARE**0.5)
+    np.multiply(vectors, np.float32((1 - _SHARE) ** 0.5), out=both[:, :d])
+    lengths = (_SHARE / np.maximum(counts, 1)) ** 0.5
+    both[np.repeat(np.arange(len(counts)), counts), np.array(columns) + d] = np.repeat(lengths, counts)
     return both

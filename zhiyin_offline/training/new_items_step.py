@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 _SHARE = 0.1
 _AMOUNTS = (0.0, 0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
-# Of the NDCG of cases whose target is no hidden item. The loss is overstated: every tenth candidate is a hidden item here,
-# which is more than a catalogue has new ones.
+# Of the NDCG of cases whose target is no hidden item. That overstates the loss: every tenth item is hidden here, and a
+# catalogue has fewer new ones.
 _LOSS = 0.015
 _MAX_CASES = 2_000
 _FEW = 50
