@@ -113,7 +113,8 @@ class RankingSettings(ServerSettings):
     )
     max_events_per_batch: int = Field(1_000, ge=1, le=10_000, description="Events in one request or stream batch.")
     max_users_per_batch: int = Field(1_000, ge=1, le=10_000, description="Users in one request.")
-    max_rules: int = Field(200, ge=0, le=1_000, description="Rules of one catalogue.")
+    # A Search has room for 256 labels, one for each filter.
+    max_rules: int = Field(200, ge=0, le=256, description="Rules of one catalogue.")
     max_queued_bytes: int = Field(64 << 20, ge=1 << 20, description="Bytes of requests that may wait for the writer.")
     max_recent_interactions: int = Field(
         200, ge=1, le=10_000, description="Interactions of a user that a list looks at."
