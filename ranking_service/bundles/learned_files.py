@@ -29,7 +29,11 @@ def learned_files(learned: LearnedSources) -> dict[str, bytes]:
     files = {}
     if (table := learned.table) is not None:
         files[TABLE_FILE] = _packed(
-            table.item_ids, starts=table.starts, columns=table.columns, values=table.values, decay=table.decay
+            table.item_ids,
+            starts=table.starts,
+            columns=table.columns,
+            values=table.values.astype(np.float16),
+            decay=table.decay,
         )
     if (model := learned.factors) is not None:
         files[FACTORS_FILE] = _packed(
@@ -74,7 +78,9 @@ def learned_sources(files: Mapping[str, bytes]) -> LearnedSources:
 
 def _table(content: bytes) -> ItemTable:
     ids, rows, saved = _unpacked(content)
-    return ItemTable(ids, rows, saved["starts"], saved["columns"], saved["values"], float(saved["decay"]))
+    return ItemTable(
+        ids, rows, saved["starts"], saved["columns"], saved["values"].astype(np.float32), float(saved["decay"])
+    )
 
 
 def _factors(content: bytes) -> ItemFactors:

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ranking_service.candidate import Floats, Halves, Ints
+from ranking_service.candidate import Floats, Ints
 
 # Items whose weight has fallen below this say nothing any more.
-_LEAST_WEIGHT = 1e-3
+_LEAST_WEIGHT = 1e-2
 
 
 @dataclass(frozen=True)
@@ -36,21 +36,25 @@ class ItemTable:
     rows: Mapping[str, int]
     starts: NDArray[np.int64]
     columns: Ints
-    values: Halves
+    values: Floats
     decay: float
 
     def scores(self, latest_first: Sequence[str]) -> Floats | None:
         """What the items of a history say together of every item, shape (n,); None when the table knows none."""
-        out: Floats | None = None
-        weight = 1.0
+        rows, weights, weight = [], [], 1.0
         for item_id in latest_first:
             row = self.rows.get(item_id)
             if row is not None:
-                if out is None:
-                    out = np.zeros(len(self.item_ids), np.float32)
-                part = slice(self.starts[row], self.starts[row + 1])
-                out[self.columns[part]] += np.float32(weight) * self.values[part]
+                rows.append(row)
+                weights.append(weight)
             weight *= self.decay
             if weight < _LEAST_WEIGHT:
                 break
-        return out
+        if not rows:
+            return None
+        # All rows at once: adding one after the other would take ten times as long.
+        parts = [slice(self.starts[row], self.starts[row + 1]) for row in rows]
+        said = np.repeat(np.array(weights, np.float32), [part.stop - part.start for part in parts])
+        said *= np.concatenate([self.values[part] for part in parts])
+        columns = np.concatenate([self.columns[part] for part in parts])
+        return np.bincount(columns, weights=said, minlength=len(self.item_ids)).astype(np.float32)

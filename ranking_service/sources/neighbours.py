@@ -14,9 +14,9 @@ from ranking_service.taste import Taste
 from ranking_service.users.user_state import Statistics
 
 # The user's latest items that neighbours are found by.
-_ITEMS = 12
+_ITEMS = 8
 # Items that the neighbours' opinion is known of; of the others they are taken to have none.
-_KNOWN = 600
+_KNOWN = 300
 _BEND = 5.0
 
 

@@ -34,7 +34,7 @@ TABLE = ItemTable(
     ROWS,
     np.array([0, 2, 3, 3, 4]),
     np.array([1, 2, 2, 0], np.int32),
-    np.array([0.5, 0.25, 1.0, 0.125], np.float16),
+    np.array([0.5, 0.25, 1.0, 0.125], np.float32),
     0.5,
 )
 FACTORS = ItemFactors(IDS, ROWS, np.array([[1, 0], [1, 0.1], [0, 1], [-1, 0]], np.float32), 0.1, 10.0, 0.5)

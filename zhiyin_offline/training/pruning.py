@@ -19,6 +19,8 @@ _PROPOSED_BY = NAMES.index("proposed_by")
 # every request a part of a millisecond.
 _WORTH = 0.005
 _ERRORS = 0.5
+# Cases looked at: each source takes a training of every fold, and all of them took longer than everything else.
+_MOST_CASES = 3_000
 # Standard errors by which a ranker must lead, which can make something of sources that are of no use to a sum.
 _LEAD = 1.0
 
@@ -47,15 +49,24 @@ def worth_keeping(
     Returns:
         The examples as they are without the sources that went, and the optional sources that stay.
     """
+    drawn = np.sort(np.random.default_rng(seed).permutation(len(examples))[:_MOST_CASES])
+    kept = _kept([examples[int(i)] for i in drawn], optional, seed, threads, say)
+    gone = [kind for kind in optional if kind not in kept]
+    return without(examples, gone), kept
+
+
+def _kept(
+    examples: Sequence[Example], optional: Sequence[SourceKind], seed: int, threads: int, say: Say
+) -> list[SourceKind]:
     heard = [kind for kind in optional if any(heard_in(example, kind) for example in examples)]
     less, kept = _by_weights(examples, heard, seed, say)
     if len(kept) == len(heard):
-        return less, kept
+        return kept
     say("what a ranker makes of each source")
     whole = judge_learned_ranker(examples, seed, threads)
     best = max((judge_learned_weights(less, seed), judge_learned_ranker(less, seed, threads)), key=_mean)
     if not _exceeds(whole - best, _LEAD, _WORTH * _mean(best)):
-        return less, kept
+        return kept
     return _by_ranker(examples, heard, whole, seed, threads)
 
 
@@ -79,7 +90,7 @@ def _by_weights(
 
 def _by_ranker(
     examples: Sequence[Example], heard: Sequence[SourceKind], ndcg: Cases, seed: int, threads: int
-) -> tuple[list[Example], list[SourceKind]]:
+) -> list[SourceKind]:
     """Each source in turn goes, if nothing is lost: trying all of them before each goes would take minutes."""
     kept, present = list(heard), list(examples)
     for kind in heard:
@@ -88,7 +99,7 @@ def _by_ranker(
         if not _exceeds(ndcg - remaining, _ERRORS, _WORTH * _mean(ndcg)):
             present, ndcg = less, remaining
             kept.remove(kind)
-    return present, kept
+    return kept
 
 
 def _exceeds(difference: Cases, errors: float, least: float) -> bool:
@@ -107,6 +118,8 @@ def heard_in(example: Example, kind: SourceKind) -> bool:
 
 def without(examples: Sequence[Example], kinds: Collection[SourceKind]) -> list[Example]:
     """The examples as if these sources had never been asked: without what they alone proposed and what they think."""
+    if not kinds:
+        return list(examples)
     gone = sum(1 << kind.value for kind in kinds)
     places = [SOURCES.index(kind) for kind in kinds]
     columns = [column for column, name in enumerate(NAMES) if name.split(".")[0] in {k.name.lower() for k in kinds}]

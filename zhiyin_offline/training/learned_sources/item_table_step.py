@@ -70,7 +70,7 @@ def build_table(dataset: Dataset, rows: Rows, recipe: TableRecipe) -> ItemTable:
         {item_id: row for row, item_id in enumerate(ids)},
         model.indptr.astype(np.int64),
         model.indices.astype(np.int32),
-        model.data.astype(np.float16),
+        model.data.astype(np.float32),
         recipe.decay,
     )
 
