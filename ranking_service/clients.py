@@ -38,6 +38,8 @@ from zhiyin.encoder.v1.encoder_service_pb2_grpc import EncoderServiceStub
 from zhiyin.retrieval.v1 import retrieval_service_pb2 as retrieval_pb2
 from zhiyin.retrieval.v1.retrieval_service_pb2_grpc import RetrievalServiceStub
 
+# Thousands of words of labels are encoded in this time.
+_LEARN_S = 60.0
 _VECTOR_VIOLATION = re.compile(r"queries\[\d+\]\.vector")
 
 
@@ -150,6 +152,17 @@ class EncoderClient:
             found = labels.read(reply, 1)[0]
         self._classified.put(labels.version, text, found, reply.space_fingerprint)
         return found
+
+    async def learn(self, labels: LabelSet) -> None:
+        """Has the encoder keep what it makes of the words of labels. For the background: it waits for long.
+
+        Raises:
+            ZhiyinError: As `embed`.
+        """
+        try:
+            await self._stub.Classify(labels.question([labels.labels[0].name]), timeout=_LEARN_S)
+        except grpc.aio.AioRpcError as error:
+            raise dependency_error("encoder", error) from error
 
     def forget(self) -> None:
         """As in `Encoder`."""

@@ -62,6 +62,8 @@ class RankingService:
         )
         self._channels: list[grpc.aio.Channel] = []
         self._serving: Serving | None = None
+        self._reader: IntentReader | None = None
+        self._warming: asyncio.Task[None] | None = None
 
     def register(self, server: grpc.aio.Server) -> None:
         """Adds the servicer. Channels connect when first used, so the other services may start later."""
@@ -77,6 +79,7 @@ class RankingService:
         )
         self._retrieval = RetrievalClient(self._channel(settings.retrieval_address), settings.retrieval_timeout_s)
         bundles = BundleStore(settings.bundles_dir or settings.data_dir / "bundles", BuiltinScorer(source_weights))
+        reader = IntentReader(self._intents, encoder) if self._intents is not None else None
         self._serving = build_serving(
             settings,
             self._user_side.reader,
@@ -87,8 +90,9 @@ class RankingService:
             self._executor,
             bundles.serving,
             self._user_side.rules.books.of,
-            IntentReader(self._intents, encoder) if self._intents is not None else None,
+            reader,
         )
+        self._reader = reader
         add_RankingServiceServicer_to_server(
             RankingServicer(self._user_side, self._serving, bundles, self._retrieval, settings), server
         )
@@ -97,6 +101,8 @@ class RankingService:
         """Opens the user store and loads the statistics."""
         await asyncio.to_thread(self._lock.take, PREDECESSOR_S)
         await self._user_side.start()
+        if self._reader is not None:
+            self._warming = asyncio.create_task(self._reader.warm())
 
     def readiness(self) -> str | None:
         """From the user side only: another service that is down degrades lists, it does not eject this one."""
@@ -112,6 +118,8 @@ class RankingService:
 
     async def close(self) -> None:
         """Ends background work, flushes users and events, closes the channels."""
+        if self._warming is not None:
+            self._warming.cancel()
         if self._serving is not None:
             await self._serving.scout.close()
         await self._user_side.close()

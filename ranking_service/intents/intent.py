@@ -49,6 +49,10 @@ class IntentBook:
         """The labels of a catalogue."""
         return self.own.get(catalog, self.everywhere)
 
+    def sets(self) -> list[IntentSet]:
+        """All there are."""
+        return [*self.own.values(), *([self.everywhere] if self.everywhere is not None else [])]
+
 
 @dataclass(frozen=True, slots=True)
 class Understood:

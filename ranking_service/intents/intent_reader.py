@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Awaitable, Mapping
 from typing import Protocol
 
@@ -16,6 +18,7 @@ from service_runtime.label_files import UNKNOWN
 from service_runtime.label_sets import LabelSet
 
 _COMPONENT = "intents"
+_PAUSE_S = 1.0
 
 
 class Classifier(Protocol):
@@ -23,6 +26,10 @@ class Classifier(Protocol):
 
     async def classify(self, labels: LabelSet, text: str) -> Mapping[str, float]:
         """The probability of each label."""
+        ...
+
+    async def learn(self, labels: LabelSet) -> None:
+        """Has whoever tells them apart read the words of labels, however long that takes."""
         ...
 
 
@@ -36,6 +43,15 @@ class IntentReader:
 
     def __init__(self, book: IntentBook, classifier: Classifier) -> None:
         self._book, self._classifier = book, classifier
+
+    async def warm(self) -> None:
+        """Has all labels read, so that no list waits for that; tries until the encoder is there."""
+        for intents in self._book.sets():
+            while True:
+                with contextlib.suppress(ZhiyinError):
+                    await self._classifier.learn(intents.labels)
+                    break
+                await asyncio.sleep(_PAUSE_S)
 
     async def read(
         self, taste: Taste, known_items: Awaitable[Mapping[str, KnownItem] | None], journal: Journal

@@ -21,6 +21,7 @@ class FakeEncoder(EncoderServiceServicer):
         self.delay_s = 0.0
         self.fingerprint = FINGERPRINT
         self.classified: list[str] = []
+        self.labels_read: list[str] = []
         self.classify_down = False
         self.classify_delay_s = 0.0
         self.nonsense: pb2.ClassifyResponse | None = None
@@ -45,7 +46,9 @@ class FakeEncoder(EncoderServiceServicer):
 
     async def Classify(self, request: pb2.ClassifyRequest, context: grpc.aio.ServicerContext) -> pb2.ClassifyResponse:
         """A label is as probable as its descriptions are like the text."""
-        self.classified += request.texts
+        # With the name of a label the service only has the labels read.
+        self.classified += [text for text in request.texts if text != request.labels[0].id]
+        self.labels_read += [text for text in request.texts if text == request.labels[0].id]
         await self._wait(self.classify_delay_s)
         if self.down or self.classify_down:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the fake encoder is down")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -134,6 +135,17 @@ async def test_it_costs_one_call_beside_the_other_and_none_when_warm(ranking: Ha
     assert ranking.encoder.most_at_once == 2
     assert ranking.encoder.classified == ["trending hits"]
     assert ranking.encoder.calls == calls + 1
+
+
+async def test_labels_are_read_before_anybody_asks_even_if_the_encoder_comes_late(
+    tmp_path: Path, intents_file: Path
+) -> None:
+    async with running_ranking(tmp_path / "data", *themed_catalog(), intents_file=intents_file) as ranking:
+        async with asyncio.timeout(10):
+            while len(ranking.encoder.labels_read) < 2:
+                await asyncio.sleep(0.02)
+        assert ranking.encoder.classified == []
+        assert set(ranking.encoder.labels_read) == {"trending", "a"}
 
 
 async def test_labels_belong_to_their_catalogue(ranking: Harness) -> None:
