@@ -152,6 +152,11 @@ REFUSED: dict[str, tuple[Message, grpc.StatusCode, set[str] | None]] = {
         INVALID,
         {"update_mask.paths[1]", "update_mask.paths[2]"},
     ),
+    "mask of what is inferred": (
+        upsert(GOOD, update_mask=FieldMask(paths=["inferred", "inferred_version"])),
+        INVALID,
+        {"update_mask.paths[0]", "update_mask.paths[1]"},
+    ),
     "everything wrong with two items": (
         upsert(EVERYTHING_WRONG, Item(), request_id="r" * 200),
         INVALID,
@@ -592,6 +597,10 @@ ACCEPTED: dict[str, Message] = {
     "the years 1 and 9999 as times of items": retrieval.UpsertItemsRequest(
         catalog=OTHER,
         items=[Item(id="old", title="x", created_at=YEAR_1, available_from=YEAR_1, available_until=YEAR_9999)],
+    ),
+    "an item as it was read, with marks of attributes it has and of one it has not": retrieval.UpsertItemsRequest(
+        catalog=OTHER,
+        items=[Item(id="read", title="x", attributes={"p": number(1)}, inferred=["p", "q"], inferred_version="v")],
     ),
     "an event on an item that nobody knows": ranking.RecordEventsRequest(
         catalog=OTHER, events=[event(user_id="early", item_id="to-come")]
