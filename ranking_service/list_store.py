@@ -25,6 +25,15 @@ class ListStore:
         self._slates.move_to_end(list_id)
         return entry[1]
 
+    def forget(self, catalog: str, user_id: str) -> None:
+        """Drops the lists of a user."""
+        for list_id, (_, slate) in list(self._slates.items()):
+            query = slate.taste.query
+            if query.user_id == user_id and query.catalog == catalog:
+                del self._slates[list_id]
+                self._bytes -= slate.size_bytes
+        metrics.LIST_STORE_BYTES.set(self._bytes)
+
     def put(self, slate: Slate) -> None:
         """Keeps a list, dropping the oldest ones to stay within the bound."""
         previous = self._slates.pop(slate.list_id, None)

@@ -10,7 +10,7 @@ from concurrent.futures import Executor
 from typing import TypeVar
 
 from ranking_service import metrics
-from ranking_service.attribution import attribution_token
+from ranking_service.attribution import attribution_token, list_mark
 from ranking_service.candidate import SourceKind
 from ranking_service.clients import Retrieval
 from ranking_service.conversions import masked_item
@@ -89,7 +89,14 @@ class ListServer:
             with journal.stage("hydrate"):
                 full = await self._full_items(slate, page, fields, journal)
         with journal.stage("explain"):
-            return await self._in_thread(self._word, slate, page, fields, explain, full)
+            entries, loudest = await self._in_thread(self.word, slate, page, fields, explain, full)
+        for source, count in loudest.items():
+            metrics.SERVED.labels(source.name.lower()).inc(count)
+        return entries
+
+    def explained(self, slate: Slate, page: Page) -> Sequence[pb2.RecommendedItem]:
+        """The places of a page with sources and reasons, for a page that was served without."""
+        return self.word(slate, page, (), True, {})[0]
 
     async def _full_items(
         self, slate: Slate, page: Page, fields: Sequence[str], journal: Journal
@@ -101,10 +108,20 @@ class ListServer:
             journal.degrade("hydrate", "UNAVAILABLE", f"items have only the fields that ranking reads: {error.message}")
             return {}
 
-    def _word(
+    def word(
         self, slate: Slate, page: Page, fields: Sequence[str], explain: bool, full: Mapping[str, Item]
-    ) -> list[pb2.RecommendedItem]:
+    ) -> tuple[list[pb2.RecommendedItem], Counter[SourceKind]]:
+        """The places for the wire, and how many of them each source spoke loudest for.
+
+        Args:
+            slate: The list.
+            page: Its page.
+            fields: Fields of Item to send.
+            explain: Whether to say why.
+            full: Items with all these fields, by id; those that are not there get what the list has of them.
+        """
         followers = self._followers(slate.taste.query.catalog)
+        mark = list_mark(slate)
         at_hand = [field for field in fields if field in RANKING_FIELDS]
         entries = []
         loudest: Counter[SourceKind] = Counter()
@@ -114,7 +131,7 @@ class ListServer:
                 item=masked_item(full[item.id], fields) if item.id in full else masked_item(item, at_hand),
                 rank=rank,
                 score=float(slate.scores.total[place.row]),
-                attribution_token=attribution_token(self._signer, slate, item.id, rank, place.propensity),
+                attribution_token=attribution_token(self._signer, mark, item.id, rank, place.propensity),
             )
             source = SourceKind.RULE if place.pinned else loudest_source(slate, place.row, place.explored)
             loudest[source] += 1
@@ -123,9 +140,7 @@ class ListServer:
                 reason = reason_for(slate, place.row, source, followers)
                 entry.reason.CopyFrom(pb2.Reason(source=int(source), text=reason.text, item_ids=reason.item_ids))  # type: ignore[arg-type]
             entries.append(entry)
-        for source, count in loudest.items():
-            metrics.SERVED.labels(source.name.lower()).inc(count)
-        return entries
+        return entries, loudest
 
     def _followers(self, catalog: str) -> Followers:
         @functools.lru_cache(maxsize=16)

@@ -108,7 +108,12 @@ class Recommender:
         self._served_items = ServedItems(retrieval)
 
     async def make_list(
-        self, query: Query, journal: Journal, list_id: str = "", served: Served = NOTHING_SERVED
+        self,
+        query: Query,
+        journal: Journal,
+        list_id: str = "",
+        served: Served = NOTHING_SERVED,
+        bundle: ServingBundle | None = None,
     ) -> Slate:
         """A slate for a query: who asks, what might fit, what fits best.
 
@@ -117,11 +122,13 @@ class Recommender:
             journal: Gets the time of each stage and what had to be left out.
             list_id: Of the list that is made anew; empty: a new list.
             served: Likewise: what its earlier pages showed.
+            bundle: To make it with; None: the one that serves.
 
         Raises:
             ZhiyinError: The catalogue is unknown, the filter wrong, retrieval down, or a required source failed.
         """
-        bundle = await self._in_thread(self._bundle_of, query.catalog)
+        if bundle is None:
+            bundle = await self._in_thread(self._bundle_of, query.catalog)
         taste, plans, reply = await self._candidates(query, bundle, journal)
         if served.digests and taste.query.rules:
             with journal.stage("retrieve"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import grpc
@@ -10,6 +11,8 @@ from ranking_service import conversions
 from ranking_service.page import Page
 from ranking_service.page_token import PageToken, read_page_token, write_page_token
 from ranking_service.selectors.slate import Slate
+from ranking_service.served_lists.served_list_log import ServedListLog
+from ranking_service.served_lists.served_page import ServedPage
 from ranking_service.serving import Serving
 from ranking_service.shelf import shelf_query
 from ranking_service.stages import Journal
@@ -22,6 +25,7 @@ class RecommendRpcs:
 
     serving: Serving
     user_side: UserSide
+    served_lists: ServedListLog
 
     async def Recommend(
         self,
@@ -29,6 +33,7 @@ class RecommendRpcs:
         context: grpc.aio.ServicerContext[pb2.RecommendRequest, pb2.RecommendResponse],
     ) -> pb2.RecommendResponse:
         """A list, or more of one."""
+        began = time.monotonic()
         query, size = conversions.recommend_query(request), conversions.page_size(request.page_size)
         lists, journal = self.serving.lists, Journal()
         if request.consistency_token:
@@ -46,7 +51,7 @@ class RecommendRpcs:
         explain = request.explain if request.HasField("explain") else True
         items = await lists.entries(slate, page, fields, explain, journal)
         degraded, timings = conversions.journal_parts(journal)
-        return pb2.RecommendResponse(
+        response = pb2.RecommendResponse(
             items=items,
             next_page_token=self._next_page_token(request, slate, page, collapsing),
             degraded=degraded,
@@ -55,6 +60,8 @@ class RecommendRpcs:
             intents=conversions.intent_messages(slate.taste.understood),
             consistency_token=self.user_side.consistency_token(request.catalog),
         )
+        self.served_lists.offer(ServedPage(slate, page, request, response, explain, began))
+        return response
 
     async def SimilarItems(
         self,
@@ -62,6 +69,7 @@ class RecommendRpcs:
         context: grpc.aio.ServicerContext[pb2.SimilarItemsRequest, pb2.SimilarItemsResponse],
     ) -> pb2.SimilarItemsResponse:
         """A shelf."""
+        began = time.monotonic()
         query, item_ids = conversions.shelf_request(request)
         await self.user_side.require_catalog(request.catalog)
         journal, shelves = Journal(), self.serving.shelves
@@ -69,12 +77,14 @@ class RecommendRpcs:
         slate, page = await shelves.first_page(shelf_query(query, item_ids), size, journal, keep=False)
         items = await shelves.entries(slate, page, conversions.mask_fields(request.item_mask), True, journal)
         degraded, timings = conversions.journal_parts(journal)
-        return pb2.SimilarItemsResponse(
+        response = pb2.SimilarItemsResponse(
             items=items,
             degraded=degraded,
             stage_timings=timings,
             versions=conversions.versions_message(slate.versions),
         )
+        self.served_lists.offer(ServedPage(slate, page, None, response, True, began))
+        return response
 
     async def Rerank(
         self, request: pb2.RerankRequest, context: grpc.aio.ServicerContext[pb2.RerankRequest, pb2.RerankResponse]

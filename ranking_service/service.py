@@ -17,6 +17,8 @@ from ranking_service.intents.intent_reader import IntentReader
 from ranking_service.intents.intents_file import read_intents
 from ranking_service.scorers.scorer import BuiltinScorer
 from ranking_service.scorers.source_weights import source_weights
+from ranking_service.served_lists.served_list_log import ServedListLog
+from ranking_service.served_lists.served_list_store import served_list_store
 from ranking_service.servicer import RankingServicer
 from ranking_service.serving import Serving, build_serving
 from ranking_service.settings import RankingSettings
@@ -93,14 +95,21 @@ class RankingService:
             reader,
         )
         self._reader = reader
+        self._served_lists = ServedListLog(
+            served_list_store(settings.data_dir, settings.store_url),
+            self._serving.lists.explained,
+            settings.log_bounds(),
+        )
         add_RankingServiceServicer_to_server(
-            RankingServicer(self._user_side, self._serving, bundles, self._retrieval, settings), server
+            RankingServicer(self._user_side, self._serving, bundles, self._retrieval, self._served_lists, settings),
+            server,
         )
 
     async def start(self) -> None:
         """Opens the user store and loads the statistics."""
         await asyncio.to_thread(self._lock.take, PREDECESSOR_S)
         await self._user_side.start()
+        self._served_lists.start()
         if self._reader is not None:
             self._warming = asyncio.create_task(self._reader.warm())
 
@@ -112,7 +121,10 @@ class RankingService:
         """One for what makes lists, one for what is written."""
         writes = Door("the room for writes", _WRITES_AT_ONCE, self._settings.max_wait_s)
         return {
-            **{f"/{self.full_name}/{method}": self._lists_door for method in ("Recommend", "SimilarItems", "Rerank")},
+            **{
+                f"/{self.full_name}/{method}": self._lists_door
+                for method in ("Recommend", "SimilarItems", "Rerank", "Explain")
+            },
             **{f"/{self.full_name}/{method}": writes for method in ("RecordEvents", "UpsertUsers")},
         }
 
@@ -122,6 +134,7 @@ class RankingService:
             self._warming.cancel()
         if self._serving is not None:
             await self._serving.scout.close()
+            await self._served_lists.close()
         await self._user_side.close()
         self._lock.release()
         for channel in self._channels:

@@ -53,6 +53,8 @@ class Serving:
     reranker: Reranker
     scout: CatalogScout
     signer: TokenSigner
+    retrieval: Retrieval
+    store: ListStore
 
 
 def build_serving(
@@ -92,7 +94,7 @@ def build_serving(
         ShelfUnderstanding(understanding), shelf_sources(settings, statistics), lambda _: of_shelves, frozenset()
     )
     reranker = Reranker(main, understanding, retrieval, executor)
-    return Serving(main, lists(main), lists(shelf), reranker, scout, signer)
+    return Serving(main, lists(main), lists(shelf), reranker, scout, signer, retrieval, store)
 
 
 def list_sources(settings: RankingSettings, statistics: Statistics) -> list[Source]:

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from ranking_service.intents.intents_file import read_intents
+from ranking_service.served_lists.log_bounds import LogBounds
 from ranking_service.users.user_side import UserSideSettings
 from service_runtime.settings import ServerSettings, service_settings_config
 from service_runtime.sql import check_url
@@ -97,6 +98,20 @@ class RankingSettings(ServerSettings):
     lists_at_once: int = Field(0, ge=0, le=1024, description="Lists made at once; 0: two more than cores.")
     list_store_bytes: int = Field(128 << 20, ge=0, description="Memory for lists whose next pages may be asked for.")
     list_lifetime_s: float = Field(900.0, gt=0, le=86_400, description="Seconds that a list is kept for its next page.")
+    served_lists_days: float = Field(
+        7.0,
+        ge=0,
+        le=3650,
+        description="Days that lists served to users are kept for Explain, in a database beside the user store; 0: "
+        "none is, and what was kept is deleted.",
+    )
+    served_lists_bytes: int = Field(1 << 30, ge=1 << 20, description="Bytes of these; beyond, the oldest go.")
+    served_lists_memory_bytes: int = Field(
+        32 << 20, ge=0, description="Memory for the lists of the last list_lifetime_s, all of them, for Explain."
+    )
+    served_lists_queue_bytes: int = Field(
+        64 << 20, ge=0, description="Memory of lists that wait to be written down; beyond, they are not."
+    )
     text_cache_entries: int = Field(20_000, ge=1, description="Text vectors kept (1.5 KB each at 384 dimensions).")
     item_cache_entries: int = Field(
         50_000, ge=1, description="Items of histories kept (1.6 KB each at 384 dimensions)."
@@ -146,6 +161,16 @@ class RankingSettings(ServerSettings):
         if path is not None:
             read_intents(path)
         return path
+
+    def log_bounds(self) -> LogBounds:
+        """The part of served lists."""
+        return LogBounds(
+            queue_bytes=self.served_lists_queue_bytes,
+            memory_bytes=self.served_lists_memory_bytes,
+            memory_s=self.list_lifetime_s,
+            store_s=self.served_lists_days * 86_400.0,
+            store_bytes=self.served_lists_bytes,
+        )
 
     def user_side(self) -> UserSideSettings:
         """The part of users, events and statistics."""

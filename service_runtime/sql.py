@@ -39,6 +39,7 @@ _CLIENT_OPTIONS = {
 }
 BUSY_TIMEOUT_MS = 10_000
 """SQLite: the longest wait for another process's lock."""
+_CHECKPOINT_WAIT_MS = 100
 _POOL_TIMEOUT_S = 1.0  # of a read for its turn, when a server that hangs holds all connections
 _START_PAUSE_S = 1.0
 # The statement was at fault (a constraint, a bad value) rather than the database.
@@ -179,6 +180,36 @@ async def when_available(load: Callable[[], None]) -> None:
             detail = str(found).strip().splitlines()[:1] if getattr(found, "sqlstate", "") is None else []
             _log.warning("store_not_available", reason=error.message, detail="".join(detail))
             await asyncio.sleep(_START_PAUSE_S)
+
+
+def empty_write_ahead_log(engine: Engine) -> bool:
+    """SQLite: moves the write-ahead log into the database and empties it, so that deleted rows leave no bytes behind.
+
+    Returns:
+        False when a reader held the log back, or the disk is full or fails; try again. PostgreSQL: True, and the
+        operator's VACUUM policy counts.
+    """
+    if engine.dialect.name != "sqlite":
+        return True
+    try:
+        with engine.connect() as connection:
+            cursor = connection.connection.cursor()  # no transaction: a checkpoint cannot run within one
+            try:
+                # It keeps writers out while it waits for readers: seconds beside a backup would hold up everybody.
+                cursor.execute(f"PRAGMA busy_timeout={_CHECKPOINT_WAIT_MS}")
+                row = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            finally:
+                cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+                cursor.close()
+    except (sqlite3.Error, SQLAlchemyError):
+        return False
+    return row is not None and row[0] == 0
+
+
+def is_damaged(error: BaseException) -> bool:
+    """SQLite: whether the file is no database, or not a whole one."""
+    found = getattr(error, "orig", error)
+    return getattr(found, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def is_data_error(error: DBAPIError) -> bool:

@@ -63,6 +63,16 @@ class BundleStore:
                 serving = self._look(catalog)
         return serving.bundle
 
+    def pinned(self, catalog: str, bundle: str) -> ServingBundle | None:
+        """The bundle that made a list some time ago, whatever serves now; None: it cannot be loaded any more."""
+        serving = self.serving(catalog)
+        if serving.id == bundle:
+            return serving
+        try:
+            return self._load(catalog, bundle)
+        except (BundleUnusable, OSError):
+            return None
+
     def bundles(self, catalog: str) -> list[Manifest]:
         """Every bundle that can be read, newest first."""
         found = []

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from ranking_service.candidate import Pool
+from ranking_service.candidate import Floats, Pool
 from ranking_service.rules.questions import matching
 from ranking_service.rules.rule import Rule, RuleAction
 from ranking_service.scorers.weighted_sum import Scores
@@ -22,7 +24,9 @@ def boosted(scores: Scores, pool: Pool, rules: tuple[Rule, ...]) -> Scores:
         return scores
     # Where all are equal any unit makes the difference.
     unit = float(scores.total.std()) or 1.0
-    shift = np.zeros(len(pool), dtype=np.float32)
+    by_rule = {}
     for rule in changing:
-        shift[matching(pool, rule)] += _SIGNS[rule.action] * rule.strength * unit
-    return Scores(scores.total + shift, scores.by_source, scores.nudge + shift)
+        by_rule[rule.id] = np.zeros(len(pool), dtype=np.float32)
+        by_rule[rule.id][matching(pool, rule)] = _SIGNS[rule.action] * rule.strength * unit
+    shift: Floats = np.sum(list(by_rule.values()), axis=0)
+    return replace(scores, total=scores.total + shift, nudge=scores.nudge + shift, by_rule=by_rule)

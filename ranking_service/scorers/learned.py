@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -64,7 +65,9 @@ class LearnedScorer:
             rows = rows[newness[rows] < 1]
         columns = features(taste, pool, opinions, blend.total)[rows]
         total = reranked(blend.total, rows, self._ranker.score(columns))
-        return Scores(total, blend.by_source, blend.nudge)
+        read = np.full((len(pool), columns.shape[1]), np.nan, np.float32)
+        read[rows] = columns
+        return replace(blend, total=total, ranked_by=read)
 
 
 def _with_texts(learned: Mapping[SourceKind, float], house: Mapping[SourceKind, float]) -> Mapping[SourceKind, float]:

@@ -13,7 +13,7 @@ says something else.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -35,15 +35,29 @@ class Scores:
         total: The sum of everything below.
         by_source: Weighted, squashed z-scores.
         nudge: Everything that is no source's.
+        evidence: What the sources' part was made of, for whoever asks why.
+        by_rule: What of the nudge each rule added, by the rule's id.
+        ranked_by: What a learned ranker read, shape (n, features), rows of NaN where it read nothing; None: there was
+            none.
     """
 
     total: Floats
     by_source: Mapping[SourceKind, Floats]
     nudge: Floats
+    evidence: Mapping[SourceKind, Floats] = field(default_factory=dict)
+    by_rule: Mapping[str, Floats] = field(default_factory=dict)
+    ranked_by: Floats | None = None
 
     def take(self, rows: np.ndarray[tuple[int], np.dtype[np.int32]]) -> Scores:
         """Only these candidates, in their order."""
-        return Scores(self.total[rows], {k: v[rows] for k, v in self.by_source.items()}, self.nudge[rows])
+        return Scores(
+            self.total[rows],
+            {k: v[rows] for k, v in self.by_source.items()},
+            self.nudge[rows],
+            {k: v[rows] for k, v in self.evidence.items()},
+            {k: v[rows] for k, v in self.by_rule.items()},
+            None if self.ranked_by is None else self.ranked_by[rows],
+        )
 
 
 def z_scores(evidence: Floats, resolution: float) -> Floats:
@@ -83,4 +97,4 @@ def weighted_sum(
         weight = weights.get(kind, 0.0)
         by_source[kind] = (weight * squash(z_scores(values, resolutions[kind]))).astype(np.float32)
         total += by_source[kind]
-    return Scores(total, by_source, nudge)
+    return Scores(total, by_source, nudge, evidence)

@@ -16,12 +16,14 @@ class Place:
         explored: Whether the place is an exploration slot.
         propensity: P(this item in this place | the request and the places before); 1 outside of exploration slots.
         pinned: Whether a rule put the row there.
+        floor: Which of the exposure floors was due here, from 0; -1: none.
     """
 
     row: int
     explored: bool = False
     propensity: float = 1.0
     pinned: bool = False
+    floor: int = -1
 
 
 def is_slot(place: int, share: float) -> bool:

@@ -70,13 +70,14 @@ def _next_place(board: _Board, queue: _Queue, rules: PlaceRules, waiting: Sequen
         row, chance = eligible[0]
         return Place(row, True, chance / len(eligible))
     # Where the quotas cannot be met, what is left comes in its order.
-    if needed is not None:
+    if due is not None and needed is not None:
+        floor = next(number for number, floor in enumerate(rules.floors) if floor is due)
         for matching in (allowed & needed, board.free & needed):
             found = queue.first(matching)
             if found is None:
                 found = next((row for row in rules.reserve if matching[row]), None)
             if found is not None:
-                return Place(found)
+                return Place(found, floor=floor)
     for open_rows in (allowed, board.free):
         found = queue.first(open_rows)
         if found is not None:

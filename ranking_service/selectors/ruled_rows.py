@@ -16,6 +16,9 @@ from ranking_service.rules.questions import is_filter, label_of, matching
 from ranking_service.rules.rule import Rule, RuleAction
 from ranking_service.rules.served_items import NOTHING_SERVED, Served
 
+# Dropped near-duplicates that a list remembers, for whoever asks why.
+_MAX_COLLAPSED = 200
+
 
 @dataclass(frozen=True, slots=True)
 class ChosenRows:
@@ -27,6 +30,7 @@ class ChosenRows:
         drawn: Positions in `rows` of the items drawn for exploration, in their order.
         rules: What rules say about places, in positions of `rows`; None: nothing.
         collapsing: Positions in `rows` of items that a COLLAPSE rule is about.
+        collapsed: Ids of the best that a COLLAPSE rule dropped.
     """
 
     rows: Ints
@@ -34,6 +38,7 @@ class ChosenRows:
     drawn: Ints
     rules: PlaceRules | None = None
     collapsing: frozenset[int] = frozenset()
+    collapsed: Sequence[str] = ()
 
 
 def choose_rows(
@@ -88,6 +93,7 @@ def choose_rows(
         np.array([position[row] for row in kept_drawn], np.int32),
         place_rules,
         frozenset(np.flatnonzero(collapsing[chosen]).tolist()),
+        [pool.ids[row] for row in order[gone[order]][:_MAX_COLLAPSED].tolist()],
     )
 
 

@@ -51,6 +51,8 @@ class Slate:
         max_length: Places of the whole list.
         rules: What rules say about places; None: nothing.
         collapsing: Rows that a COLLAPSE rule is about.
+        collapsed: Ids of the best items that such a rule dropped.
+        after: What earlier pages had shown when it was made anew.
     """
 
     list_id: str
@@ -65,6 +67,8 @@ class Slate:
     versions: Versions
     rules: PlaceRules | None = None
     collapsing: frozenset[int] = frozenset()
+    collapsed: Sequence[str] = ()
+    after: Served = NOTHING_SERVED
 
     @property
     def size_bytes(self) -> int:
@@ -129,6 +133,8 @@ def make_slate(
         versions=versions,
         rules=chosen.rules,
         collapsing=chosen.collapsing,
+        collapsed=chosen.collapsed,
+        after=served,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from ranking_service.users import user_conversions as conversions
 from ranking_service.users import user_metrics
@@ -21,10 +21,11 @@ class UserRpcs:
 
     Args:
         users: Everything behind these RPCs.
+        forget_elsewhere: Erases what is kept of a user beside that, by catalogue and id.
     """
 
-    def __init__(self, users: UserSide) -> None:
-        self._users = users
+    def __init__(self, users: UserSide, forget_elsewhere: Callable[[str, str], Awaitable[None]] | None = None) -> None:
+        self._users, self._forget_elsewhere = users, forget_elsewhere
 
     async def RecordEvents(self, request: pb.RecordEventsRequest, context: ServicerContext) -> pb.RecordEventsResponse:
         """Records what users did."""
@@ -58,6 +59,8 @@ class UserRpcs:
         """Erases a user."""
         conversions.check_user_request(request.catalog, request.user_id)
         change = await self._users.erase(request.catalog, request.user_id)
+        if self._forget_elsewhere is not None:
+            await self._forget_elsewhere(request.catalog, request.user_id)
         return pb.DeleteUserResponse(deleted_event_count=change.deleted_events, existed=change.existed)
 
     async def ExportUser(

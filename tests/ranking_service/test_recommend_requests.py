@@ -115,12 +115,6 @@ async def test_limits_are_told(ranking: Harness) -> None:
     assert limits.default_deadline.seconds > 0
 
 
-async def test_what_this_release_cannot_do(ranking: Harness) -> None:
-    with pytest.raises(grpc.aio.AioRpcError) as error:
-        await ranking.stub.Explain(pb2.ExplainRequest(catalog="default"))
-    assert error.value.code() is grpc.StatusCode.UNIMPLEMENTED
-
-
 @pytest.mark.parametrize("seconds", [-62_135_596_800, -62_135_510_400, 253_402_300_799])
 async def test_a_list_may_be_for_any_moment_there_is(ranking: Harness, seconds: int) -> None:
     await ranking.describe("u", "movie cinema")

@@ -7,12 +7,11 @@ writer (`service_runtime.sql_writer`).
 from __future__ import annotations
 
 import secrets
-import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 
 from sqlalchemy import Connection, Engine, delete, insert, select
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError
 
 from ranking_service.rules.rule import RuleBook
 from ranking_service.users.event import Event
@@ -27,7 +26,6 @@ from zhiyin.ranking.v1 import ranking_service_pb2 as pb
 DEFAULT_CATALOG = "default"
 # The release before Alembic read "1" and refuses a database with anything else.
 _SCHEMA_FOR_OLD_RELEASES = "2"
-_CHECKPOINT_WAIT_MS = 100
 
 
 class UserStore:
@@ -162,21 +160,7 @@ class UserStore:
         Returns:
             False when a reader held the log back, or the disk is full or fails; try again.
         """
-        if self.engine.dialect.name != "sqlite":
-            return True  # the operator's VACUUM policy
-        try:
-            with self.engine.connect() as connection:
-                cursor = connection.connection.cursor()  # no transaction: a checkpoint cannot run within one
-                try:
-                    # It keeps writers out while it waits for readers: seconds beside a backup would hold up everybody.
-                    cursor.execute(f"PRAGMA busy_timeout={_CHECKPOINT_WAIT_MS}")
-                    row = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-                finally:
-                    cursor.execute(f"PRAGMA busy_timeout={sql.BUSY_TIMEOUT_MS}")
-                    cursor.close()
-        except (sqlite3.Error, SQLAlchemyError):
-            return False
-        return row is not None and row[0] == 0
+        return sql.empty_write_ahead_log(self.engine)
 
 
 def add_catalog(connection: Connection, name: str) -> Change:

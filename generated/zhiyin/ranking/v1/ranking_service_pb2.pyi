@@ -1072,19 +1072,25 @@ class ExplainRequest(_message.Message):
 
     CATALOG_FIELD_NUMBER: _builtins.int
     ATTRIBUTION_TOKEN_FIELD_NUMBER: _builtins.int
+    REPRODUCE_FIELD_NUMBER: _builtins.int
     catalog: _builtins.str
     """The catalogue."""
     attribution_token: _builtins.str
     """The token of the recommended item."""
+    reproduce: _builtins.bool
+    """When true, the list is also made anew and held against what was served: see `ExplainResponse.reproduction`. Costs as much as a
+    Recommend.
+    """
     def __init__(
         self,
         *,
         catalog: _builtins.str = ...,
         attribution_token: _builtins.str = ...,
+        reproduce: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribution_token", b"attribution_token", "catalog", b"catalog"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribution_token", b"attribution_token", "catalog", b"catalog", "reproduce", b"reproduce"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1092,7 +1098,9 @@ Global___ExplainRequest: _TypeAlias = ExplainRequest  # noqa: Y015
 
 @_typing.final
 class ExplainResponse(_message.Message):
-    """Why an item stood where it stood."""
+    """Why an item stood where it stood. All of it was written down when the list was served, but for `dropped` and `reproduction`, which are
+    found out now.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1120,19 +1128,79 @@ class ExplainResponse(_message.Message):
     RANK_BEFORE_DIVERSITY_FIELD_NUMBER: _builtins.int
     FEATURES_FIELD_NUMBER: _builtins.int
     DROPPED_FIELD_NUMBER: _builtins.int
+    LIST_FIELD_NUMBER: _builtins.int
+    PROPENSITY_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
+    VERSIONS_FIELD_NUMBER: _builtins.int
+    SERVED_AT_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    EXPERIMENT_VARIANT_FIELD_NUMBER: _builtins.int
+    DEGRADED_FIELD_NUMBER: _builtins.int
+    INTENTS_FIELD_NUMBER: _builtins.int
+    REPRODUCTION_FIELD_NUMBER: _builtins.int
+    LIST_ID_FIELD_NUMBER: _builtins.int
     rank_before_diversity: _builtins.int
-    """Place before diversity, from 1."""
+    """Place before diversity, from 1. 0: the item was not among the list's own candidates; exploration or a rule gave it its place."""
+    propensity: _builtins.float
+    """P(this item in this place | request): below 1 in exploration slots only."""
+    seed: _builtins.int
+    """Pins everything random in the list."""
+    experiment_variant: _builtins.str
+    """As in the request."""
+    list_id: _builtins.str
+    """Names the list: all tokens of a list's items share it."""
     @_builtins.property
     def item(self) -> Global___RecommendedItem:
-        """The item as it was served."""
+        """The item as it was served, of Item the id, title and categories of that moment; with sources and reason, also where the request
+        did not ask for them.
+        """
 
     @_builtins.property
     def features(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """Features the ranker saw, by name."""
+        """What the scorer saw of the item, by name. `SOURCE.evidence` is how good the item was in a source's eyes and `SOURCE.contribution`
+        what that added to the score, proposed by it or not; `nudge.NAME` is what was added beside the sources. Contributions and nudges add
+        up to the score, unless a learned ranker ordered the list: what that one read comes under the names it was trained with
+        (docs/explain.md).
+        """
 
     @_builtins.property
     def dropped(self) -> _containers.RepeatedCompositeFieldContainer[Global___DroppedCandidate]:
-        """Neighbours that a filter dropped, and by which filter."""
+        """Of the 200 items most like this one that match the request's filter: those that a filter or a rule kept out of the list, the most
+        alike first, at most 50.
+        """
+
+    @_builtins.property
+    def list(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecommendedItem]:
+        """The list as it was served, page after page, as far as its pages were asked for and are kept."""
+
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___AppliedRule]:
+        """The rules that acted on the item."""
+
+    @_builtins.property
+    def versions(self) -> Global___ServingVersions:
+        """What the list was made with."""
+
+    @_builtins.property
+    def served_at(self) -> _timestamp_pb2.Timestamp:
+        """When the page with the item was served."""
+
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """The moment the list is for: that of the request's context, else when it was made."""
+
+    @_builtins.property
+    def degraded(self) -> _containers.RepeatedCompositeFieldContainer[Global___Degradation]:
+        """What the list had to do without; and `explain:dropped` when `dropped` could not be found out now."""
+
+    @_builtins.property
+    def intents(self) -> _containers.RepeatedCompositeFieldContainer[Global___Intent]:
+        """As in RecommendResponse."""
+
+    @_builtins.property
+    def reproduction(self) -> Global___Reproduction:
+        """The list made anew. Set when `reproduce` was; never for SimilarItems."""
 
     def __init__(
         self,
@@ -1141,14 +1209,101 @@ class ExplainResponse(_message.Message):
         rank_before_diversity: _builtins.int = ...,
         features: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         dropped: _abc.Iterable[Global___DroppedCandidate] | None = ...,
+        list: _abc.Iterable[Global___RecommendedItem] | None = ...,
+        propensity: _builtins.float = ...,
+        rules: _abc.Iterable[Global___AppliedRule] | None = ...,
+        versions: Global___ServingVersions | None = ...,
+        served_at: _timestamp_pb2.Timestamp | None = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        seed: _builtins.int = ...,
+        experiment_variant: _builtins.str = ...,
+        degraded: _abc.Iterable[Global___Degradation] | None = ...,
+        intents: _abc.Iterable[Global___Intent] | None = ...,
+        reproduction: Global___Reproduction | None = ...,
+        list_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["item", b"item"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["item", b"item", "reproduction", b"reproduction", "served_at", b"served_at", "time", b"time", "versions", b"versions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dropped", b"dropped", "features", b"features", "item", b"item", "rank_before_diversity", b"rank_before_diversity"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["degraded", b"degraded", "dropped", b"dropped", "experiment_variant", b"experiment_variant", "features", b"features", "intents", b"intents", "item", b"item", "list", b"list", "list_id", b"list_id", "propensity", b"propensity", "rank_before_diversity", b"rank_before_diversity", "reproduction", b"reproduction", "rules", b"rules", "seed", b"seed", "served_at", b"served_at", "time", b"time", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExplainResponse: _TypeAlias = ExplainResponse  # noqa: Y015
+
+@_typing.final
+class AppliedRule(_message.Message):
+    """A rule that acted on an item."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULE_ID_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    rule_id: _builtins.str
+    """The rule."""
+    action: Global___RuleAction.ValueType
+    """What it does."""
+    score: _builtins.float
+    """What it added to the score: BOOST and BURY."""
+    def __init__(
+        self,
+        *,
+        rule_id: _builtins.str = ...,
+        action: Global___RuleAction.ValueType = ...,
+        score: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "rule_id", b"rule_id", "score", b"score"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AppliedRule: _TypeAlias = AppliedRule  # noqa: Y015
+
+@_typing.final
+class Reproduction(_message.Message):
+    """A list made anew from the request, the seed, the moment and the model bundle of what was served, with the users, events, rules, items
+    and models of now.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDENTICAL_FIELD_NUMBER: _builtins.int
+    MOVED_ON_FIELD_NUMBER: _builtins.int
+    ITEM_IDS_FIELD_NUMBER: _builtins.int
+    VERSIONS_FIELD_NUMBER: _builtins.int
+    identical: _builtins.bool
+    """Whether the page with the item has the same items in the same places."""
+    @_builtins.property
+    def moved_on(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What is not as it was: `bundle` (the one that served cannot be loaded any more), `spaces`, `catalog` (items were written),
+        `events` (events, users or rules were written), `degraded` (other parts were missing). Empty: everything is as it was, and then the
+        list is identical.
+        """
+
+    @_builtins.property
+    def item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The items of the page as it would be now."""
+
+    @_builtins.property
+    def versions(self) -> Global___ServingVersions:
+        """What it was made with."""
+
+    def __init__(
+        self,
+        *,
+        identical: _builtins.bool = ...,
+        moved_on: _abc.Iterable[_builtins.str] | None = ...,
+        item_ids: _abc.Iterable[_builtins.str] | None = ...,
+        versions: Global___ServingVersions | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["versions", b"versions"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identical", b"identical", "item_ids", b"item_ids", "moved_on", b"moved_on", "versions", b"versions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reproduction: _TypeAlias = Reproduction  # noqa: Y015
 
 @_typing.final
 class DroppedCandidate(_message.Message):
@@ -1158,19 +1313,25 @@ class DroppedCandidate(_message.Message):
 
     ITEM_ID_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
+    SIMILARITY_FIELD_NUMBER: _builtins.int
     item_id: _builtins.str
     """The item."""
     filter: _builtins.str
-    """The filter that dropped it."""
+    """What dropped it: `hidden`, `excluded`, `seen`, `capped` (a frequency cap on all items), `collapsed` (a near-duplicate of an item of
+    the list) or `rule:ID` (a block, or a frequency cap on some items).
+    """
+    similarity: _builtins.float
+    """How much it is like the explained item: the score of the search for its neighbours."""
     def __init__(
         self,
         *,
         item_id: _builtins.str = ...,
         filter: _builtins.str = ...,
+        similarity: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "item_id", b"item_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "item_id", b"item_id", "similarity", b"similarity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -146,7 +146,9 @@ class RankingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Explain(self, request, context):
-        """Why an item stood where it stood in a list. UNIMPLEMENTED in this release.
+        """Why an item stood where it stood in a list, as it was at that moment, and the list itself as it was served. Lists of users are kept
+        for days, others for minutes (docs/explain.md). Errors: INVALID_ARGUMENT for a forged token or one of another catalogue; NOT_FOUND
+        (LIST_NOT_FOUND) when the list is not kept any more, or was its user's who has been erased.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

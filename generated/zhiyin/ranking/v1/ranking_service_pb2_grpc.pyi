@@ -44,7 +44,10 @@ class RankingServiceStub:
     Rerank: _grpc.UnaryUnaryMultiCallable[_ranking_service_pb2.RerankRequest, _ranking_service_pb2.RerankResponse]
     """Scores and diversifies candidates the caller found with a system of its own. With vectors in the request it needs no catalogue data at all."""
     Explain: _grpc.UnaryUnaryMultiCallable[_ranking_service_pb2.ExplainRequest, _ranking_service_pb2.ExplainResponse]
-    """Why an item stood where it stood in a list. UNIMPLEMENTED in this release."""
+    """Why an item stood where it stood in a list, as it was at that moment, and the list itself as it was served. Lists of users are kept
+    for days, others for minutes (docs/explain.md). Errors: INVALID_ARGUMENT for a forged token or one of another catalogue; NOT_FOUND
+    (LIST_NOT_FOUND) when the list is not kept any more, or was its user's who has been erased.
+    """
     RecordEvents: _grpc.UnaryUnaryMultiCallable[_ranking_service_pb2.RecordEventsRequest, _ranking_service_pb2.RecordEventsResponse]
     """Records what users did. Durable when acknowledged; the next Recommend that carries the returned token reflects it. Events are deduplicated by
     their id: the same event again is no error, the same id with other content is ALREADY_EXISTS. All events of a request are recorded or none.
@@ -96,7 +99,10 @@ class RankingServiceAsyncStub(RankingServiceStub):
     Rerank: _aio.UnaryUnaryMultiCallable[_ranking_service_pb2.RerankRequest, _ranking_service_pb2.RerankResponse]  # type: ignore[assignment]
     """Scores and diversifies candidates the caller found with a system of its own. With vectors in the request it needs no catalogue data at all."""
     Explain: _aio.UnaryUnaryMultiCallable[_ranking_service_pb2.ExplainRequest, _ranking_service_pb2.ExplainResponse]  # type: ignore[assignment]
-    """Why an item stood where it stood in a list. UNIMPLEMENTED in this release."""
+    """Why an item stood where it stood in a list, as it was at that moment, and the list itself as it was served. Lists of users are kept
+    for days, others for minutes (docs/explain.md). Errors: INVALID_ARGUMENT for a forged token or one of another catalogue; NOT_FOUND
+    (LIST_NOT_FOUND) when the list is not kept any more, or was its user's who has been erased.
+    """
     RecordEvents: _aio.UnaryUnaryMultiCallable[_ranking_service_pb2.RecordEventsRequest, _ranking_service_pb2.RecordEventsResponse]  # type: ignore[assignment]
     """Records what users did. Durable when acknowledged; the next Recommend that carries the returned token reflects it. Events are deduplicated by
     their id: the same event again is no error, the same id with other content is ALREADY_EXISTS. All events of a request are recorded or none.
@@ -169,7 +175,10 @@ class RankingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ranking_service_pb2.ExplainRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ranking_service_pb2.ExplainResponse, _abc.Awaitable[_ranking_service_pb2.ExplainResponse]]:
-        """Why an item stood where it stood in a list. UNIMPLEMENTED in this release."""
+        """Why an item stood where it stood in a list, as it was at that moment, and the list itself as it was served. Lists of users are kept
+        for days, others for minutes (docs/explain.md). Errors: INVALID_ARGUMENT for a forged token or one of another catalogue; NOT_FOUND
+        (LIST_NOT_FOUND) when the list is not kept any more, or was its user's who has been erased.
+        """
 
     @_abc_1.abstractmethod
     def RecordEvents(

@@ -1,0 +1,1 @@
+"""What was served: written down after the reply, read by Explain."""
