@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -127,6 +129,15 @@ def test_sources_beat_chance_by_themselves_and_are_the_same_again(record: Datase
     assert not learned.communities.of_likes  # they stay for those of whom there is a text alone
     assert (learned.factors, learned.neighbours_decay) == (None, None)
     assert "item 60" not in learned.table.rows  # nobody touched it
+
+
+def test_users_without_a_history_are_asked_too(record: Dataset, vectors: np.ndarray) -> None:
+    split, semantic = leave_one_out(record), semantic_space(vectors, "model")
+    cases = [replace(case, history=case.history[: 3 * (place % 2)]) for place, case in enumerate(split.cases)]
+    recipes = search_sources(record, split.training, semantic, cases, 0)
+    assert recipes.table is not None
+    assert recipes.factors is not None
+    assert recipes.communities is not None
 
 
 def test_a_record_with_next_to_nothing_gives_no_sources(record: Dataset, vectors: np.ndarray) -> None:

@@ -36,8 +36,10 @@ def search_communities(
 ) -> CommunitiesRecipe | None:
     """The number of groups that finds the targets best; None without vectors or with few users."""
     recipes = []
-    positions = np.stack([semantic.rows[history].mean(axis=0) for history in judge.histories]) if judge.cases else None
-    if positions is None or not positions.any():
+    # A history may be empty; its user stands nowhere, and nothing is said to them.
+    sums = [semantic.rows[history].sum(axis=0) for history in judge.histories]
+    positions = np.stack(sums) if sums else np.zeros((0, 1), np.float32)
+    if not positions.any():
         return None
     for groups in _SIZES:
         recipe = CommunitiesRecipe(groups)
