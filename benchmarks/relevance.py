@@ -76,7 +76,7 @@ def run() -> dict[str, Any]:
 def _evaluated(table: Table, work: Path) -> dict[str, Any]:
     data = Path(os.environ["ZHIYIN_TEST_DATA"]) / table.dataset
     converted, written = work / table.dataset, work / "report.json"
-    zhiyin = [sys.executable, "-m", "zhiyin_cli.main"]
+    zhiyin = [str(Path(sys.executable).with_name("zhiyin"))]
     if not converted.exists():
         subprocess.run([*zhiyin, "datasets", "convert", _FORMATS[table.dataset], str(data), str(converted)], check=True)
     cache = os.environ.get("ZHIYIN_BENCH_CACHE", str(work / "cache"))
