@@ -11,6 +11,7 @@ from zhiyin_cli.connection import Tls
 from zhiyin_cli.datasets_commands import datasets_app
 from zhiyin_cli.demo_command import demo
 from zhiyin_cli.evaluate_command import evaluate
+from zhiyin_cli.explain_command import explain
 from zhiyin_cli.import_commands import events_app, items_app, users_app
 from zhiyin_cli.model_commands import model_app
 from zhiyin_cli.recommend_commands import recommend, similar, stats
@@ -64,6 +65,7 @@ app.command()(up)
 app.command()(demo)
 app.command()(recommend)
 app.command()(similar)
+app.command()(explain)
 app.command()(stats)
 app.command()(evaluate)
 app.command()(train)

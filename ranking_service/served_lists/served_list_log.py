@@ -163,7 +163,7 @@ class ServedListLog:
             if time.monotonic() - self._tidied_at > _TIDY_EVERY_S:
                 try:
                     self._tidy()
-                except (StoreUnavailable, SQLAlchemyError, OSError) as error:
+                except Exception as error:
                     _log.warning("served_lists_not_tidied", error=str(error))
 
     def _take(self) -> list[ServedPage | _Order] | None:
@@ -201,10 +201,11 @@ class ServedListLog:
             return
         try:
             self._store.add(batch)
-        except (StoreUnavailable, SQLAlchemyError) as error:
-            self._set_aside_if_damaged(error)
+        except Exception as error:
+            # Whatever it is, it costs these pages and not the log.
             metrics.PAGES.labels("failed").inc(len(batch))
             _log.warning("served_pages_not_written", pages=len(batch), error=str(error))
+            self._set_aside_if_damaged(error)
             return
         metrics.PAGES.labels("written").inc(len(batch))
 
@@ -248,7 +249,11 @@ class ServedListLog:
         if not sql.is_damaged(error.__cause__ or error):
             return False
         _log.error("served_lists_damaged", consequence="the log of served lists begins anew")
-        self._store.discard()
+        try:
+            self._store.discard()
+        except OSError as failed:
+            _log.error("served_lists_not_discarded", error=str(failed))
+            return False
         return True
 
 

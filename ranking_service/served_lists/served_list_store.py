@@ -16,6 +16,7 @@ from sqlalchemy import BigInteger, Column, Engine, Index, Integer, LargeBinary, 
 from ranking_service.served_lists.page_record import PageRecord
 from ranking_service.users.store.schema import Text
 from service_runtime import sql
+from service_runtime.errors import StoreUnavailable
 
 # Beside the payload: keys, ids and the entries of the indexes.
 _ROW_BYTES = 300
@@ -163,7 +164,10 @@ class ServedListStore:
         if self._open:
             return
         if self._file is not None:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self._file.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise StoreUnavailable(f"there is no folder for served lists ({error.strerror})") from error
         with sql.writing(self._engine) as connection:
             if connection.dialect.name == "postgresql":  # replicas that start at once
                 lock = "SELECT pg_advisory_xact_lock(hashtextextended('zhiyin served pages ' || current_schema(), 0))"

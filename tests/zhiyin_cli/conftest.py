@@ -32,6 +32,7 @@ class RecordingServices(retrieval_grpc.RetrievalServiceServicer, ranking_grpc.Ra
         self.break_stream_after_batches: int | None = None
         self.overloads_left = 0
         self.last_recommend: ranking_pb2.RecommendRequest | None = None
+        self.last_explain: ranking_pb2.ExplainRequest | None = None
         self.recommend_status: status_pb2.Status | None = None
         self.reason = "matches your profile"
         self.max_message_bytes = 65536
@@ -122,6 +123,23 @@ class RecordingServices(retrieval_grpc.RetrievalServiceServicer, ranking_grpc.Ra
 
     def DeleteRule(self, request: ranking_pb2.DeleteRuleRequest, context: grpc.ServicerContext) -> Any:
         return ranking_pb2.DeleteRuleResponse(existed=self.rules.pop(request.rule_id, None) is not None)
+
+    def Explain(self, request: ranking_pb2.ExplainRequest, context: grpc.ServicerContext) -> Any:
+        self.last_explain = request
+        response = ranking_pb2.ExplainResponse(
+            rank_before_diversity=1,
+            propensity=1.0,
+            features={"profile.contribution": 0.5, "history.evidence": 0.9, "nudge.prior": 0.1},
+            rules=[ranking_pb2.AppliedRule(rule_id="spring", action=ranking_pb2.RULE_ACTION_BOOST, score=0.5)],
+            dropped=[ranking_pb2.DroppedCandidate(item_id="film-9", filter="hidden", similarity=0.8)],
+            degraded=[ranking_pb2.Degradation(component="explain:dropped", reason="UNAVAILABLE", message="down")],
+            reproduction=ranking_pb2.Reproduction(item_ids=["film-2", "film-1"], moved_on=["events"]),
+        )
+        entry = response.list.add(rank=2, score=1.25)
+        entry.item.id, entry.item.title, entry.reason.text = "film-1", "《长津湖》", "因为你看过"
+        entry.sources.add(source=ranking_pb2.SOURCE_KIND_PROFILE, rank=1, score=0.7)
+        response.item.CopyFrom(entry)
+        return response
 
     def Recommend(self, request: ranking_pb2.RecommendRequest, context: grpc.ServicerContext) -> Any:
         self.last_recommend = request

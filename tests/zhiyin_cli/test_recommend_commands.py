@@ -87,3 +87,18 @@ def test_everyday_mistakes(arguments: tuple[str, ...], complaint: str) -> None:
     assert result.exit_code == 1
     assert complaint in result.output
     assert "Traceback" not in result.output
+
+
+def test_an_explanation_shows_sources_what_moved_the_item_and_the_list(services: Any, address: str) -> None:
+    result = _run("explain", "token-1", "--reproduce", "--ranking-address", address)
+    assert result.exit_code == 0, result.output
+    assert services.last_explain.attribution_token == "token-1"
+    for words in (
+        *("《长津湖》", "2, before diversity 1", "1.2500", "因为你看过", "0.5000", "profile", "history", "0.9000"),
+        *("rule spring", "boost +0.5000", "nudge.prior", "+0.1000", "film-9", "hidden", "The list as it was served"),
+        *("made anew: now: film-2, film-1", "events, users or rules were written", "without explain:dropped"),
+    ):
+        assert words in result.output, words
+    printed = json.loads(_run("explain", "token-1", "--json", "--ranking-address", address).stdout)
+    assert printed["rankBeforeDiversity"] == 1
+    assert not services.last_explain.reproduce
