@@ -20,6 +20,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 
+from benchmarks.served_lists import cost_of_keeping
 from ranking_service.bundles.serving_bundle import BUILTIN, ServingBundle
 from ranking_service.query import DiversityMethod, Query
 from ranking_service.scorers.scorer import BuiltinScorer
@@ -73,6 +74,9 @@ async def _measure(folder: Path, executor: ThreadPoolExecutor) -> dict[str, obje
             if name == "history_50":
                 for stage, seconds in journal.timings:
                     stages[stage].append(1e3 * seconds)
+    slate, page = await serving.lists.first_page(variants["history_50"], 10, Journal())
+    entries = await serving.lists.entries(slate, page, ("title", "categories"), True, Journal())
+    keeping = cost_of_keeping(serving, slate, page, entries, folder)
     await serving.scout.close()
     middle = {name: statistics.median(values) for name, values in cpu.items()}
     whole = sum(statistics.median(values) for values in stages.values())
@@ -88,6 +92,7 @@ async def _measure(folder: Path, executor: ThreadPoolExecutor) -> dict[str, obje
             "cpu_ms_p50": {name: round(value, 3) for name, value in middle.items()},
             # What stands in for retrieval builds its answer in this process: left out here, part of everything above.
             "wall_ms_p50_without_retrieve": round(whole - statistics.median(stages["retrieve"]), 3),
+            "served_list_log": keeping,
             "stage_wall_ms_p50": {stage: round(statistics.median(v), 3) for stage, v in stages.items()},
         },
     }
