@@ -100,6 +100,7 @@ class RankingService:
             self._serving.lists.explained,
             settings.log_bounds(),
         )
+        self._user_side.on_erased = self._served_lists.forget_keys
         add_RankingServiceServicer_to_server(
             RankingServicer(self._user_side, self._serving, bundles, self._retrieval, self._served_lists, settings),
             server,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 
 from ranking_service.served_lists.page_record import PageRecord
 
@@ -45,9 +46,16 @@ class RecentPages:
 
     def forget(self, catalog: str, user_id: str) -> None:
         """Drops the pages of a user."""
+        self._forget(lambda record: record.catalog == catalog and record.user_id == user_id)
+
+    def forget_keys(self, catalog: str, keys: Sequence[int]) -> None:
+        """Drops the pages of users by their keys."""
+        self._forget(lambda record: record.catalog == catalog and record.user_key in keys)
+
+    def _forget(self, which: Callable[[PageRecord], bool]) -> None:
         with self._lock:
             for number, (_, record) in list(self._pages.items()):
-                if record.user_id == user_id and record.catalog == catalog:
+                if which(record):
                     self._drop(number)
 
     def _oldest(self) -> tuple[float, PageRecord]:

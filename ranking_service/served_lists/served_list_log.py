@@ -68,7 +68,8 @@ class ServedListLog:
         self._store, self._wording, self._clock = store, wording, clock
         self._recent = RecentPages(bounds.memory_bytes, bounds.memory_s)
         self._erased_bytes = ErasedBytes(store.forget_deleted_bytes)
-        self._erased: dict[tuple[str, str], float] = {}
+        # By user id and by key: the latter are what other replicas' erasures tell, and are never given twice.
+        self._erased: dict[tuple[str, str | int], float] = {}
         self._waiting: deque[ServedPage | _Order] = deque()
         self._queued_bytes = 0
         self._condition = threading.Condition()
@@ -128,15 +129,27 @@ class ServedListLog:
         Raises:
             StoreUnavailable: The store cannot be written to; what it holds is still there.
         """
-        now = time.monotonic()
-        with self._condition:
-            self._erased = {who: at for who, at in self._erased.items() if at > now - _ERASURE_NOTED_S}
-            self._erased[(catalog, user_id)] = now
+        self._note_erasure(catalog, [user_id])
         await self._order(lambda: self._erase(catalog, user_id))
+
+    def forget_keys(self, catalog: str, keys: Sequence[int]) -> None:
+        """Forgets users that another replica has erased: what was served to them here meanwhile. Does not wait."""
+        self._note_erasure(catalog, keys)
+        with self._condition:
+            if not self._closing:
+                self._waiting.append(_Order(lambda: self._erase_keys(catalog, keys), Future()))
+                self._hurry = True
+                self._condition.notify()
 
     async def tidy(self) -> None:
         """Deletes what is too old or too much, as happens every minute."""
         await self._order(self._tidy)
+
+    def _note_erasure(self, catalog: str, who: Sequence[str | int]) -> None:
+        now = time.monotonic()
+        with self._condition:
+            self._erased = {each: at for each, at in self._erased.items() if at > now - _ERASURE_NOTED_S}
+            self._erased |= {(catalog, each): now for each in who}
 
     async def _order(self, run: Callable[[], Any]) -> None:
         order = _Order(run, Future())
@@ -183,8 +196,9 @@ class ServedListLog:
             return jobs
 
     def _record(self, served: ServedPage) -> list[PageRecord]:
-        query = served.slate.taste.query
-        if served.began <= self._erased.get((query.catalog, query.user_id), float("-inf")):
+        query, key = served.slate.taste.query, served.slate.taste.state.key
+        erased = self._erased
+        if served.began <= erased.get((query.catalog, query.user_id), float("-inf")) or (query.catalog, key) in erased:
             return []
         try:
             record = record_of(served, self._wording, int(self._clock() * 1e6))
@@ -229,6 +243,14 @@ class ServedListLog:
             return
         if erased:
             self._erased_bytes.forget()
+
+    def _erase_keys(self, catalog: str, keys: Sequence[int]) -> None:
+        self._recent.forget_keys(catalog, keys)
+        try:
+            if self._store.exists():
+                self._store.erase_keys(catalog, keys)
+        except (StoreUnavailable, SQLAlchemyError) as error:
+            _log.warning("erased_users_remain_in_served_lists", catalog=catalog, users=len(keys), error=str(error))
 
     def _tidy(self) -> None:
         self._tidied_at = time.monotonic()

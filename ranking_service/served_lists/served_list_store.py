@@ -108,10 +108,20 @@ class ServedListStore:
         Raises:
             StoreUnavailable: The store cannot be written to.
         """
+        return self._erase(_pages.c.catalog == catalog, _pages.c.user_id == user_id)
+
+    def erase_keys(self, catalog: str, keys: Sequence[int]) -> int:
+        """Deletes the pages of users by their keys; tells how many.
+
+        Raises:
+            StoreUnavailable: The store cannot be written to.
+        """
+        return self._erase(_pages.c.catalog == catalog, _pages.c.user_key.in_(keys))
+
+    def _erase(self, *which: sa.ColumnElement[bool]) -> int:
         self._make()
-        mine = sa.delete(_pages).where(_pages.c.catalog == catalog, _pages.c.user_id == user_id)
         with sql.writing(self._engine) as connection:
-            return int(connection.execute(mine).rowcount)
+            return int(connection.execute(sa.delete(_pages).where(*which)).rowcount)
 
     def trim(self, before_us: int, max_bytes: int) -> int:
         """Deletes pages served before a moment, and the oldest beyond a number of bytes; tells how many bytes are left.

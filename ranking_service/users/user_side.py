@@ -77,6 +77,7 @@ class UserSide:
         reader: Reads users, for the recommendation.
         statistics: Popularity and transitions, for the recommendation.
         rules: The rules of the catalogues.
+        on_erased: Told of users that other replicas have erased: catalogue and keys. Called in any thread.
     """
 
     @classmethod
@@ -138,6 +139,7 @@ class UserSide:
         self._tail: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self._started = False
+        self.on_erased: Callable[[str, Sequence[int]], None] = lambda _catalog, _keys: None
         self.statistics: Statistics = self._statistics
         self.reader: UserReader = CachedUserReader(
             self._store,
@@ -294,6 +296,8 @@ class UserSide:
         if sequence > applied:
             # No further than the cache was told: a reader that sees the sequence trusts the cache, and the rules.
             self._cache.drop(catalog, changed, erased, sequence)
+            if erased:
+                self.on_erased(catalog, erased)
             self.rules.load(catalog, key)
             if self._statistics.catch_up(catalog, sequence):
                 self._statistics.save(catalog)

@@ -457,6 +457,12 @@ REFUSED: dict[str, tuple[Message, grpc.StatusCode, set[str] | None]] = {
         INVALID,
         {"consistency_token"},
     ),
+    "why without a token": (ranking.ExplainRequest(catalog="No Name"), INVALID, {"catalog", "attribution_token"}),
+    "why with a forged token": (
+        ranking.ExplainRequest(catalog=HOME, attribution_token="Zm9yZ2Vk" * 9_000),
+        INVALID,
+        {"attribution_token"},
+    ),
     "like an unknown item": (ranking.SimilarItemsRequest(catalog=HOME, item_ids=["ghost"]), NOT_FOUND, None),
     "like nothing": (ranking.SimilarItemsRequest(catalog=HOME), INVALID, {"item_ids"}),
     "candidates with bad scores": (

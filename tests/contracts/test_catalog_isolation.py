@@ -156,6 +156,10 @@ def test_tokens_do_not_cross(tenants: Tenants) -> None:
     )
     recording = ranking.RecordEventsRequest(catalog=OURS, events=[event])
     assert code(lambda: tenants.ranking.RecordEvents(recording)) is invalid
+    asking = ranking.ExplainRequest(catalog=OURS, attribution_token=shown.attribution_token)
+    assert code(lambda: tenants.ranking.Explain(asking)) is invalid
+    asking.catalog = THEIRS
+    assert tenants.ranking.Explain(asking, timeout=10).item == shown
 
 
 def test_similar_and_rerank_know_only_their_own(tenants: Tenants) -> None:

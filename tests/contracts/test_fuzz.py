@@ -75,6 +75,7 @@ VALID: dict[str, Message] = {
     "GetItemsRequest": retrieval.GetItemsRequest(catalog=CATALOG, item_ids=["item-1"]),
     "RecommendRequest": ranking.RecommendRequest(catalog=CATALOG, user_id="user-1", page_size=5),
     "SimilarItemsRequest": ranking.SimilarItemsRequest(catalog=CATALOG, item_ids=["item-1"]),
+    "ExplainRequest": ranking.ExplainRequest(catalog=CATALOG, attribution_token="AAAA"),
     "RerankRequest": ranking.RerankRequest(
         catalog=CATALOG, candidates=[ranking.RerankCandidate(item_id=f"item-{i}", score=i) for i in range(4)]
     ),

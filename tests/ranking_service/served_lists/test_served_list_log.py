@@ -41,12 +41,12 @@ class Clock:
         return self.now
 
 
-def served(list_id: str, user: str = "ada", title: str = "a film") -> ServedPage:
+def served(list_id: str, user: str = "ada", title: str = "a film", key: int = 0) -> ServedPage:
     """One page with one item."""
     zeros = np.zeros(1, np.float32)
     slate = Slate(
         list_id=list_id,
-        taste=Taste(Query("default", user, now=1.7e9, seed=7), UserState(user)),
+        taste=Taste(Query("default", user, now=1.7e9, seed=7), UserState(user, key=key)),
         items=[Item(id="film-1", title=title)],
         vectors=np.zeros((1, 4), np.float16),
         scores=Scores(zeros, {}, zeros),
@@ -194,3 +194,15 @@ async def test_a_store_that_cannot_be_written_to_holds_nobody_up_but_an_erasure(
         (tmp_path / "served_lists" / "served_lists.sqlite3").mkdir(parents=True)
         with pytest.raises(StoreUnavailable):
             await log.erase("default", "ada")
+
+
+async def test_what_was_served_to_somebody_whom_another_replica_erased_goes_too(tmp_path: Path, url: str) -> None:
+    async with opened(tmp_path, url) as log:
+        log.offer(served("before", key=4))
+        log.offer(served("other", key=5))
+        assert await kept(log, "before") == ["before"]
+        log.forget_keys("default", [4, 6])
+        log.offer(served("late", key=4))
+        assert await kept(log, "before", "late", "other") == ["other"]
+    async with opened(tmp_path, url) as log:
+        assert await kept(log, "before", "late", "other") == ["other"]
