@@ -65,13 +65,16 @@ def train(
     What serves (the weights of the house, one source, learned weights or a learned ranker) is chosen by
     cross-validation; the bundle holds the choice and its evidence.
     """
-    from zhiyin_offline.evaluation.memory_catalog import semantic_space
-    from zhiyin_offline.training import publishing
-    from zhiyin_offline.training.gate import compare_with_serving
-    from zhiyin_offline.training.store_record import CatalogUnknown, read_record
-    from zhiyin_offline.training.train import NothingToLearn, TrainingSettings
-    from zhiyin_offline.training.train import train as learn
-    from zhiyin_offline.upkeep.locations import Locations
+    try:
+        from zhiyin_offline.evaluation.memory_catalog import semantic_space
+        from zhiyin_offline.training import publishing
+        from zhiyin_offline.training.gate import compare_with_serving
+        from zhiyin_offline.training.store_record import CatalogUnknown, read_record
+        from zhiyin_offline.training.train import NothingToLearn, TrainingSettings
+        from zhiyin_offline.training.train import train as learn
+        from zhiyin_offline.upkeep.locations import Locations
+    except ImportError as exc:
+        raise CommandFailed(f"this needs the extra `train` ({exc}): pip install 'zhiyin[cpu,train]'") from exc
 
     locations = Locations(data_dir, item_store_url, user_store_url)
     folder = (bundles_dir or locations.ranking / "bundles") / catalog
