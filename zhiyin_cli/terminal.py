@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 import grpc
 import typer
@@ -37,7 +38,7 @@ def readable_failures(address: str | None = None) -> Iterator[None]:
         fail(refusal_text(from_rpc_error(exc), address))
 
 
-def fail(message: str) -> None:
+def fail(message: str) -> NoReturn:
     """Prints a message as an error and ends the command with code 1."""
     err.print(Text(message, style="red"))
     raise typer.Exit(1)

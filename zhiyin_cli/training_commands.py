@@ -21,7 +21,7 @@ from zhiyin.ranking.v1 import ranking_service_pb2_grpc as pb_grpc
 from zhiyin.retrieval.v1 import retrieval_service_pb2_grpc as retrieval_grpc
 from zhiyin_cli import options
 from zhiyin_cli.connection import DEFAULT_RANKING, DEFAULT_RETRIEVAL, connect
-from zhiyin_cli.terminal import CommandFailed, err, out, readable_failures
+from zhiyin_cli.terminal import err, fail, out, readable_failures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -74,7 +74,7 @@ def train(
         from zhiyin_offline.training.train import train as learn
         from zhiyin_offline.upkeep.locations import Locations
     except ImportError as exc:
-        raise CommandFailed(f"this needs the extra `train` ({exc}): pip install 'zhiyin[cpu,train]'") from exc
+        fail(f"this needs the extra `train` ({exc}): pip install 'zhiyin[cpu,train]'")
 
     locations = Locations(data_dir, item_store_url, user_store_url)
     folder = (bundles_dir or locations.ranking / "bundles") / catalog
@@ -94,9 +94,9 @@ def train(
             trained = learn(record.dataset, record.vectors, record.fingerprint, catalog, settings, progress)
         verdict = compare_with_serving(folder, trained)
     except (CatalogUnknown, NothingToLearn, OSError) as error:
-        raise CommandFailed(str(error)) from None
+        fail(str(error))
     except ZhiyinError as error:
-        raise CommandFailed(error.message) from None
+        fail(error.message)
     out.print(_contenders(trained))
     serve = activate and (force or not verdict.worse)
     with readable_failures(retrieval_address), connect(retrieval_address, ctx.obj) as channel:
