@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from pathlib import Path
 
 import grpc
@@ -152,3 +153,29 @@ async def test_unknown_bundles_and_catalogues_are_told(tmp_path: Path) -> None:
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await zhiyin.stub.ActivateBundle(pb2.ActivateBundleRequest(catalog=catalog, bundle_id=bundle))
             assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_explain_tells_what_the_ranker_read_and_makes_lists_anew_with_the_bundle_that_made_them(
+    tmp_path: Path,
+) -> None:
+    items = themed_catalog(8)
+    items += [item(f"film-new-{n}", f"movie cinema fresh{n}", "Films", days_old=40.0) for n in range(3)]
+    put(tmp_path, "learned-1", "ranker", weights={"history": 1.0})
+    async with running_ranking(tmp_path, *items) as zhiyin:
+        await zhiyin.act("ann", LIKE, "film-1", "film-2")
+        await activate(zhiyin, "learned-1")
+        served = await zhiyin.recommend("ann", page_size=5)
+        await activate(zhiyin, "builtin")
+        request = pb2.ExplainRequest(
+            catalog="default", attribution_token=served.items[0].attribution_token, reproduce=True
+        )
+        told = await zhiyin.stub.Explain(request)
+        assert told.features["age_days"] == pytest.approx(np.log1p(40.0), abs=0.01)
+        assert told.features["user.likes"] == pytest.approx(np.log1p(2))
+        assert told.reproduction.identical
+        assert told.reproduction.versions.bundle == "learned-1"
+        shutil.rmtree(tmp_path / "bundles" / "default" / "learned-1")
+        made = (await zhiyin.stub.Explain(request)).reproduction
+        assert list(made.moved_on) == ["bundle"]
+        assert made.versions.bundle == "builtin"
+        assert list(made.item_ids) != ids(served)
