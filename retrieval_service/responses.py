@@ -84,7 +84,8 @@ def search_response(output: SearchOutput, vectors_space: str) -> pb.SearchRespon
         )
     for label in output.labels:
         response.labels.add(name=label.name, item_indices=label.positions, added_indices=label.added)
-    if output.item_vectors is not None and output.query_vectors is not None:
+    # A space that no item has been put into has no dimensions either: then there are no vectors, not empty ones.
+    if output.item_vectors is not None and output.query_vectors is not None and output.query_vectors.shape[1]:
         shown = output.spaces[vectors_space]
         fingerprint = shown.fingerprint if shown is not None else ""
         conversions.fill_matrix(response.item_vectors, output.item_vectors, fingerprint)

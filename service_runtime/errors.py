@@ -15,8 +15,7 @@
     │   ├── StoreFull                                STORE_FULL            an operator makes room on the disk
     │   └── StoreReadOnly                            STORE_READ_ONLY       an operator makes the disk writable
     ├── NotReady                UNAVAILABLE          NOT_READY             the caller repeats on another replica
-    ├── StreamIdle              ABORTED              STREAM_IDLE           the caller opens a new stream when it goes on
-    └── NotImplementedYet       UNIMPLEMENTED        NOT_IMPLEMENTED       nothing to do in this release
+    └── StreamIdle              ABORTED              STREAM_IDLE           the caller opens a new stream when it goes on
 
 Anything else that escapes a handler is a bug: INTERNAL with a fixed message, the details in the log. The conversion
 to a gRPC status happens in one place, `status_interceptor`; a batch of a stream carries `to_batch_error`.
@@ -202,16 +201,6 @@ class StreamIdle(ZhiyinError):
 
     def __init__(self, idle_s: float) -> None:
         super().__init__(f"no request came for {idle_s:g} s; open a new stream for what is left")
-
-
-class NotImplementedYet(ZhiyinError):
-    """Part of the contract that this release cannot do."""
-
-    code = grpc.StatusCode.UNIMPLEMENTED
-    reason = "NOT_IMPLEMENTED"
-
-    def __init__(self, what: str) -> None:
-        super().__init__(f"{what} is not implemented in this release")
 
 
 def to_batch_error(error: ZhiyinError) -> error_pb2.BatchError:

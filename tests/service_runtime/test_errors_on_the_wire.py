@@ -104,7 +104,6 @@ async def test_a_bug_shows_nothing_of_its_text() -> None:
         errors.DeadlineTooShort("no time"),
         errors.DependencyUnavailable("encoder", "down"),
         errors.StoreUnavailable("disk full"),
-        errors.NotImplementedYet("Explain"),
     ],
     ids=lambda error: type(error).__name__,
 )

@@ -760,7 +760,9 @@ class SearchResponse(_message.Message):
 
     @_builtins.property
     def query_vectors(self) -> _embedding_pb2.EmbeddingMatrix:
-        """When asked: the vector of each query in `vectors_space`, rows as `results`; a zero row where a query has none."""
+        """When asked: the vector of each query in `vectors_space`, rows as `results`; a zero row where a query has none. Unset, as
+        `item_vectors`, while the space has no vector at all.
+        """
 
     @_builtins.property
     def space_versions(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
