@@ -18,7 +18,7 @@ LONG_S = 60.0
 
 
 async def as_told(call: Callable[[], Awaitable[object]]) -> None:
-    """A call that comes again when the door is full: the flood itself takes a moment to get through it."""
+    """A call that comes again when the door is full: a flood takes a moment to get through it, and back."""
     until = asyncio.get_running_loop().time() + LONG_S / 3
     while True:
         try:
@@ -47,4 +47,4 @@ async def test_calls_that_wait_for_a_hanging_encoder_keep_nobody_out(tmp_path: P
             await asyncio.gather(*waiting, return_exceptions=True)
         # Those who gave up left nothing behind.
         for name in ("Recommend, warm user", "Search by vector"):
-            await client.calls(LONG_S / 2)[name]()
+            await as_told(client.calls(LONG_S / 2)[name])
