@@ -43,11 +43,12 @@ def test_packed_files_read_like_plain_ones(tmp_path: Path, suffix: str) -> None:
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("cut.jsonl.gz", gzip.compress(b'{"id":"a"}\n' * 100)[:-20]),
+        ("cut.jsonl.gz", gzip.compress(b'{"id":"a"}\n' * 100, mtime=0)[:-20]),
         ("no.jsonl.gz", b"no gzip"),
         ("no.jsonl.zst", b"no zstd"),
         ("no.parquet", b"no parquet"),
     ],
+    ids=("cut gzip", "no gzip", "no zstd", "no parquet"),
 )
 def test_a_damaged_file_ends_the_import_with_its_name(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
