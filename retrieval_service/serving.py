@@ -19,7 +19,6 @@ from retrieval_service.search import Searcher
 from retrieval_service.settings import RetrievalSettings
 from retrieval_service.space_writer import SpaceWriter
 from service_runtime.admission import Door
-from service_runtime.errors import InvalidRequest, Violation
 from service_runtime.signed_token import TokenSigner
 from service_runtime.sql_writer import SqlWriter
 
@@ -62,9 +61,4 @@ class Serving:
         Raises:
             InvalidRequest: The token is not ours, or of another list.
         """
-        if not token:
-            return ""
-        payload = self.tokens.verify(kind, token, "page_token")
-        if any(payload.get(name) != value for name, value in scope.items()):
-            raise InvalidRequest([Violation("page_token", "is of another catalogue or filter; begin anew")])
-        return str(payload["after"])
+        return str(self.tokens.page_start(kind, token, scope, "catalogue or filter") or "")

@@ -13,6 +13,7 @@ import hmac
 import json
 import os
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,25 @@ class TokenSigner:
         if not isinstance(payload, dict):
             raise InvalidRequest([Violation(field, _FOREIGN.format(kind=kind))])
         return payload
+
+    def page_start(self, kind: str, token: str, scope: Mapping[str, Any], scope_name: str = "catalogue") -> Any:
+        """Where the page before ended, as its token says under `after`; None: there was no page before.
+
+        Args:
+            kind: Of the token.
+            token: `page_token` of a request; empty: the first page.
+            scope: What the token must say to be of this list.
+            scope_name: What the scope is, for people.
+
+        Raises:
+            InvalidRequest: The token is not ours, or of another list.
+        """
+        if not token:
+            return None
+        payload = self.verify(kind, token, "page_token")
+        if any(payload.get(name) != value for name, value in scope.items()):
+            raise InvalidRequest([Violation("page_token", f"is of another {scope_name}; begin anew")])
+        return payload["after"]
 
     def _mac(self, kind: str, body: bytes) -> bytes:
         return hmac.new(self._key, kind.encode() + b"\0" + body, hashlib.sha256).digest()[:_MAC_BYTES]

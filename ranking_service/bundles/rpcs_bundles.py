@@ -9,7 +9,7 @@ from ranking_service.bundles.bundle_store import BundleStore
 from ranking_service.bundles.serving_bundle import BUILTIN
 from ranking_service.clients import RetrievalClient
 from ranking_service.users.user_side import UserSide
-from service_runtime.errors import FailedPrecondition, InvalidRequest, Violation
+from service_runtime.errors import FailedPrecondition
 from service_runtime.signed_token import TokenSigner
 from service_runtime.validation import Violations
 from zhiyin.ranking.v1 import ranking_service_pb2 as pb2
@@ -72,13 +72,8 @@ class BundleRpcs:
         return pb2.ActivateBundleResponse(bundle=bundle_message(chosen, chosen.id))
 
     def _after(self, request: pb2.ListBundlesRequest) -> tuple[float, str] | None:
-        if not request.page_token:
-            return None
-        payload = self.signer.verify(_PAGE_TOKEN, request.page_token, "page_token")
-        if payload.get("catalog") != request.catalog:
-            raise InvalidRequest([Violation("page_token", "is of another catalogue; begin anew")])
-        created_at, bundle = payload["after"]
-        return float(created_at), str(bundle)
+        after = self.signer.page_start(_PAGE_TOKEN, request.page_token, {"catalog": request.catalog})
+        return None if after is None else (float(after[0]), str(after[1]))
 
 
 def bundle_message(manifest: Manifest, active: str) -> pb2.Bundle:

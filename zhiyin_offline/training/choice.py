@@ -158,9 +158,13 @@ def judge(examples: Sequence[Example], scores: Scores) -> tuple[NDArray[np.float
     for i, example in enumerate(examples):
         if example.target < 0:
             continue
-        values = scores(example)
-        own = values[example.target]
-        place = float(np.count_nonzero(values > own)) + (np.count_nonzero(values == own) - 1) / 2
-        if place < _K:
-            recall[i], ndcg[i] = 1.0, 1.0 / np.log2(place + 2)
+        ndcg[i] = gain(scores(example), example.target)
+        recall[i] = float(ndcg[i] > 0)
     return ndcg, recall
+
+
+def gain(scores: Floats, target: int) -> float:
+    """NDCG@10 of one row in the order of the scores, equal ones at their middle place; 0 beyond the tenth."""
+    own = scores[target]
+    place = float(np.count_nonzero(scores > own)) + (np.count_nonzero(scores == own) - 1) / 2
+    return 1.0 / float(np.log2(place + 2)) if place < _K else 0.0

@@ -22,6 +22,7 @@ from zhiyin_offline.evaluation.hidden_items import hide
 from zhiyin_offline.evaluation.in_process import RecordedService
 from zhiyin_offline.evaluation.memory_catalog import Space
 from zhiyin_offline.evaluation.protocols import Case, Split
+from zhiyin_offline.training.choice import gain
 
 if TYPE_CHECKING:
     from zhiyin_offline.training.sequence_step import SequencePart
@@ -33,7 +34,6 @@ _AMOUNTS = (0.0, 0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 _LOSS = 0.015
 _MAX_CASES = 2_000
 _FEW = 50
-_K = 10
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,9 @@ def choose_new_items(
         """NDCG@10 of the case by amount."""
         target = next(targets)
         row = judged.pool.ids.index(target) if target in judged.pool.ids else -1
-        return [_ndcg(scorer.score(judged.taste, judged.pool, judged.opinions).total, row) for scorer in scorers]
+        if row < 0:
+            return [0.0] * len(scorers)
+        return [gain(scorer.score(judged.taste, judged.pool, judged.opinions).total, row) for scorer in scorers]
 
     ndcg = np.array(service.judge(cases, gains))
     new, known = ndcg[is_hidden].mean(axis=0), ndcg[~is_hidden].mean(axis=0)
@@ -110,10 +112,3 @@ def as_new(sequence: SequencePart, semantic: Space, hidden: NDArray[np.int32]) -
     rows = sequence.space.rows.copy()
     rows[hidden] = semantic.rows[hidden] @ sequence.projection if len(sequence.projection) else 0.0
     return replace(sequence.space, rows=rows)
-
-
-def _ndcg(scores: NDArray[np.float32], row: int) -> float:
-    if row < 0:
-        return 0.0
-    place = float(np.count_nonzero(scores > scores[row])) + (np.count_nonzero(scores == scores[row]) - 1) / 2
-    return 1.0 / float(np.log2(place + 2)) if place < _K else 0.0
