@@ -76,6 +76,11 @@ class Slate:
         history = len(self.taste.known_items) * _KNOWN_ITEM_BYTES
         return int(self.vectors.nbytes) + len(self.items) * _ROW_BYTES + history
 
+    def likeness(self) -> Floats:
+        """Vectors of the list's own rows, by which they are alike, shape (main, d)."""
+        vectors: Floats = self.vectors[: self.main].astype(np.float32)
+        return with_categories(vectors, [item.categories for item in self.items[: self.main]])
+
     def places(self, before: Sequence[int] = (), gone: Set[int] = frozenset()) -> Iterator[Place]:
         """The list, lazily and always the same.
 
@@ -85,9 +90,8 @@ class Slate:
             gone: Likewise: rows that must not be shown.
         """
         query = self.taste.query
-        vectors: Floats = self.vectors[: self.main].astype(np.float32)
-        vectors = with_categories(vectors, [item.categories for item in self.items[: self.main]])
-        order = diverse_order(self.scores.total[: self.main], vectors, query.diversity, query.method, self.taste.knob)
+        scores, vectors = self.scores.total[: self.main], self.likeness()
+        order = diverse_order(scores, vectors, query.diversity, query.method, self.taste.knob)
         explored = self.provenance.get(SourceKind.EXPLORATION)
         chances = explored.scores[self.drawn].tolist() if explored is not None else []
         drawn, share = self.drawn.tolist(), query.exploration

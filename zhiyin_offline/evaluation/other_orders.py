@@ -6,14 +6,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ranking_service.diversity.knob import diverse_order, unit_scale
-from ranking_service.diversity.likeness import with_categories
 from ranking_service.query import DEFAULT_DIVERSITY, DiversityMethod
 from ranking_service.scorers.features import SOURCES
 from ranking_service.selectors.slate import Slate
 from zhiyin_offline.evaluation.dataset import Dataset
+from zhiyin_offline.evaluation.metrics.variety import divergence
 from zhiyin_offline.evaluation.report.as_json import SUBJECT
 
 Order = Callable[[Slate, Dataset], Iterator[int]]
@@ -21,9 +20,8 @@ Order = Callable[[Slate, Dataset], Iterator[int]]
 
 _PLACES = 20
 _QUOTA = 3
-# Weight of calibration against relevance, and the smoothing of Steck (2018).
+# Weight of calibration against relevance.
 _CALIBRATION = 0.5
-_SMOOTHING = 0.01
 
 
 def own_order(slate: Slate, dataset: Dataset) -> Iterator[int]:
@@ -35,10 +33,8 @@ def by_method(method: DiversityMethod) -> Order:
     """Another method at the default of the knob."""
 
     def order(slate: Slate, dataset: Dataset) -> Iterator[int]:
-        vectors = with_categories(
-            slate.vectors[: slate.main].astype(np.float32), [item.categories for item in slate.items[: slate.main]]
-        )
-        return diverse_order(slate.scores.total[: slate.main], vectors, DEFAULT_DIVERSITY, method, slate.taste.knob)
+        scores, vectors = slate.scores.total[: slate.main], slate.likeness()
+        return diverse_order(scores, vectors, DEFAULT_DIVERSITY, method, slate.taste.knob)
 
     return order
 
@@ -85,7 +81,7 @@ def calibrated(slate: Slate, dataset: Dataset) -> Iterator[int]:
     shown = np.zeros(len(columns))
     left = np.ones(slate.main, bool)
     for place in range(min(_PLACES, slate.main)):
-        gains = (1 - _CALIBRATION) * relevance - _CALIBRATION * _divergence(wanted, (shown + table) / (place + 1))
+        gains = (1 - _CALIBRATION) * relevance - _CALIBRATION * divergence(wanted, (shown + table) / (place + 1))
         row = int(np.argmax(np.where(left, gains, -np.inf)))
         left[row] = False
         shown += table[row]
@@ -109,10 +105,3 @@ OTHER_FORMS = tuple(f"{SUBJECT}-{order}" for order in OTHER_ORDERS)
 def _shares(categories: list[str]) -> dict[str, float]:
     names = dict.fromkeys(categories)
     return {name: 1.0 / len(names) for name in names}
-
-
-def _divergence(wanted: NDArray[np.float64], shown: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Shape (n,) for `shown` of shape (n, categories)."""
-    smoothed = (1 - _SMOOTHING) * shown + _SMOOTHING * wanted
-    out: NDArray[np.float64] = (wanted * np.log(wanted / smoothed)).sum(axis=1)
-    return out

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranking_service.diversity.knob import HOUSE_KNOB, Knob, diverse_order
-from ranking_service.diversity.likeness import with_categories
 from ranking_service.query import DEFAULT_DIVERSITY, DiversityMethod
 from ranking_service.selectors.slate import Slate
 from zhiyin_offline.evaluation.dataset import Dataset
 from zhiyin_offline.evaluation.in_process import RecordedService
+from zhiyin_offline.evaluation.metrics.accuracy import accuracy
 from zhiyin_offline.evaluation.metrics.variety import category_diversity, category_matrix, vector_diversity
 from zhiyin_offline.evaluation.protocols import Case
 
@@ -74,9 +74,7 @@ def choose_knob(
 
     def orders(slate: Slate) -> Lists:
         """The first places by relevance alone, then by each knob. Shape (1 + knobs, k)."""
-        items = slate.items[: slate.main]
-        vectors = with_categories(slate.vectors[: slate.main].astype(np.float32), [i.categories for i in items])
-        scores = slate.scores.total[: slate.main]
+        items, scores, vectors = slate.items, slate.scores.total[: slate.main], slate.likeness()
         out = np.full((1 + len(knobs), _K), -1, np.int32)
         for row, knob in enumerate([None, *knobs]):
             diversity = 0.0 if knob is None else DEFAULT_DIVERSITY
@@ -88,7 +86,7 @@ def choose_knob(
     lists = np.stack(service.slates(chosen, orders))
     targets = np.array([case.target for case in chosen], np.int32)
     categories = category_matrix([list(item.categories) for item in dataset.items])
-    ndcg = [_ndcg(lists[:, row], targets) for row in range(1 + len(knobs))]
+    ndcg = [float(accuracy(lists[:, row], targets, (_K,))[f"ndcg@{_K}"].mean()) for row in range(1 + len(knobs))]
     vector = [_mean(vector_diversity(lists[:, row], rows)) for row in range(1 + len(knobs))]
     category = [_mean(category_diversity(lists[:, row], categories)) for row in range(1 + len(knobs))]
     best = _best(np.array(ndcg), np.array(vector), np.array(category))
@@ -118,11 +116,6 @@ def _best(ndcg: NDArray[np.float64], vector: NDArray[np.float64], category: NDAr
     if len(enough):
         return int(enough[np.lexsort((-gain[enough], -ndcg[enough]))[0]])
     return int(cheap[np.argmax(gain[cheap])])
-
-
-def _ndcg(lists: Lists, targets: NDArray[np.int32]) -> float:
-    found = lists == targets[:, None]
-    return float(np.where(found, 1.0 / np.log2(np.arange(lists.shape[1]) + 2), 0.0).sum(axis=1).mean())
 
 
 def _mean(values: NDArray[np.float64]) -> float:

@@ -147,13 +147,25 @@ def calibration(lists: Lists, histories: sp.csr_matrix, categories: sp.csr_matri
     p = _rows_to_one(histories.astype(np.float64) @ shares)
     q = _rows_to_one(_membership(lists, categories.shape[0]) @ shares)
     out = np.full(len(lists), np.nan)
-    a = _CALIBRATION_SMOOTHING
     for rows in _batches(len(lists)):
         wanted, shown = p[rows].toarray(), q[rows].toarray()
-        smoothed = (1 - a) * shown + a * wanted
-        ratio = np.divide(wanted, smoothed, out=np.ones_like(wanted), where=wanted > 0)
         judged = (wanted.sum(axis=1) > 0) & (shown.sum(axis=1) > 0)
-        out[rows] = np.where(judged, (wanted * np.log(ratio)).sum(axis=1), np.nan)
+        out[rows] = np.where(judged, divergence(wanted, shown), np.nan)
+    return out
+
+
+def divergence(wanted: Values, shown: Values) -> Values:
+    """KL(p || (1 - a) q + a p) of each row, p `wanted` and q `shown`, a = 0.01; shape (n,).
+
+    Args:
+        wanted: Shares of categories, shape (n, categories), or (categories,) for all rows.
+        shown: Likewise, shape (n, categories).
+    """
+    a = _CALIBRATION_SMOOTHING
+    smoothed = (1 - a) * shown + a * wanted
+    p = np.broadcast_to(wanted, smoothed.shape)
+    ratio = np.divide(p, smoothed, out=np.ones_like(smoothed), where=p > 0)
+    out: Values = (p * np.log(ratio)).sum(axis=1)
     return out
 
 
