@@ -7,13 +7,14 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import Protocol, TypeVar
 
 import numpy as np
 
 from ranking_service import metrics
 from ranking_service.bundles.serving_bundle import BundleOf, ServingBundle
-from ranking_service.candidate import Pool, SourceKind
+from ranking_service.candidate import Floats, Pool, SourceKind
 from ranking_service.clients import Encoder, Retrieval, SpaceGone
 from ranking_service.filters.filters import dropped_ids, in_order_of_weight
 from ranking_service.merge import merge
@@ -277,8 +278,12 @@ class Recommender:
             if source.kind in plans and (values := source.evidence(taste, plans[source.kind], pool)) is not None:
                 evidence[source.kind] = values
                 resolutions[source.kind] = source.resolution
-        users = np.array(self._statistics.users_of(taste.query.catalog, pool.ids), dtype=np.float32)
-        return Opinions(evidence, resolutions, nudges(taste, pool), 1.0 / (1.0 + users))
+        newness = cache(partial(self._newness, taste.query.catalog, pool))
+        return Opinions(evidence, resolutions, nudges(taste, pool), newness)
+
+    def _newness(self, catalog: str, pool: Pool) -> Floats:
+        users = np.array(self._statistics.users_of(catalog, pool.ids), dtype=np.float32)
+        return 1.0 / (1.0 + users)
 
     def _versions(self, bundle: str, catalog: str, reply: SearchResponse) -> Versions:
         return Versions(bundle, dict(reply.space_versions), reply.sequence, self._statistics.event_sequence(catalog))

@@ -53,8 +53,9 @@ class LearnedScorer:
             house = _at_scale_of(self._weights, house)
             weights = _with_texts(self._weights, house)
         weights = taste.understood.weights(weights, house)
-        nudge, newness = opinions.nudge, opinions.newness if learned and self._new_items > 0 else None
-        if newness is not None:
+        nudge, newness = opinions.nudge, None
+        if learned and self._new_items > 0 and opinions.newness is not None:
+            newness = opinions.newness()
             nudge = nudge + np.float32(self._new_items) * newness
         blend = weighted_sum(pool, opinions.evidence, opinions.resolutions, weights, nudge)
         # Whom the ranker learned from was up to nothing in particular: it would undo what was just moved.

@@ -1,4 +1,4 @@
-"""Every RPC of the contract is served; those that cannot work yet say UNIMPLEMENTED, in comment and on the wire."""
+"""Every RPC of the contract is served, and none says that it cannot work yet."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from zhiyin.ranking.v1 import ranking_service_pb2
 from zhiyin.retrieval.v1 import retrieval_service_pb2
 
 ROOT = Path(__file__).parents[2]
-NOT_YET: set[str] = set()
 # An empty request is complete for these; a stream answers an empty batch with an error of its own.
 ANSWER_EMPTY = {"GetLimits", "GetModelInfo", "ListCatalogs", "EmbedStream", "ImportItems", "StreamEvents"}
 SERVICES: dict[str, ServiceDescriptor] = {
@@ -55,8 +54,7 @@ def test_an_empty_request_is_answered_or_refused_by_name(
         return
     with pytest.raises(grpc.RpcError) as refused:
         list(call(address, method))
-    expected = grpc.StatusCode.UNIMPLEMENTED if method.name in NOT_YET else grpc.StatusCode.INVALID_ARGUMENT
-    assert refused.value.code() is expected, refused.value.details()
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT, refused.value.details()
     status = rpc_status.from_call(refused.value)
     assert status is not None, "a refusal without details"
     info = error_details_pb2.ErrorInfo()
@@ -82,13 +80,10 @@ def test_bytes_that_are_no_message_are_invalid_everywhere(
     options = [("grpc.enable_retries", 0)]
     with grpc.insecure_channel(address, options) as channel, pytest.raises(grpc.RpcError) as refused:
         answers(channel)
-    expected = {grpc.StatusCode.INVALID_ARGUMENT}
-    if method.name in NOT_YET:  # may say so before it reads its stream
-        expected.add(grpc.StatusCode.UNIMPLEMENTED)
-    assert refused.value.code() in expected, refused.value.details()
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT, refused.value.details()
 
 
-def test_the_protos_say_which_rpcs_cannot_work_yet() -> None:
+def test_no_rpc_says_that_it_cannot_work_yet() -> None:
     said = set()
     for path in (ROOT / "protos").rglob("*_service.proto"):
         comment = ""
@@ -102,4 +97,4 @@ def test_the_protos_say_which_rpcs_cannot_work_yet() -> None:
                 comment = ""
             else:
                 comment = ""
-    assert said == NOT_YET
+    assert said == set()

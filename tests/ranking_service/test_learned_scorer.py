@@ -161,7 +161,7 @@ def test_a_text_that_is_no_model_is_refused() -> None:
 def test_what_nobody_acted_on_gets_something_and_less_with_every_user() -> None:
     pool, said = (
         pool_of(4),
-        replace(opinions_of([1, 1, 1, 1]), newness=np.array([1, 1 / 2, 1 / 3, 1 / 100], np.float32)),
+        replace(opinions_of([1, 1, 1, 1]), newness=lambda: np.array([1, 1 / 2, 1 / 3, 1 / 100], np.float32)),
     )
     plain = LearnedScorer(WEIGHTS, None, 100).score(taste_of(), pool, said)
     raised = LearnedScorer(WEIGHTS, None, 100, new_items=0.6).score(taste_of(), pool, said)
@@ -172,7 +172,7 @@ def test_what_nobody_acted_on_gets_something_and_less_with_every_user() -> None:
 
 def test_the_ranker_leaves_new_items_where_they_are() -> None:
     pool = pool_of(6)
-    said = replace(opinions_of([6, 5, 4, 3, 2, 1]), newness=np.array([0.1, 1, 0.1, 0.1, 1, 0.1], np.float32))
+    said = replace(opinions_of([6, 5, 4, 3, 2, 1]), newness=lambda: np.array([0.1, 1, 0.1, 0.1, 1, 0.1], np.float32))
     trees = Trees(np.array([1, 2, 3, 4], np.float32))
     total = LearnedScorer(WEIGHTS, cast(TreeRanker, trees), 6, new_items=1e-4).score(taste_of(), pool, said).total
     assert np.argsort(-total).tolist() == [5, 1, 3, 2, 4, 0]  # the four others turned round, the new ones in place
@@ -181,6 +181,6 @@ def test_the_ranker_leaves_new_items_where_they_are() -> None:
 
 @pytest.mark.parametrize("taste", [taste_of(text="lamp"), taste_of(likes=())])
 def test_new_items_get_nothing_where_the_weights_of_the_house_serve(taste: Taste) -> None:
-    pool, said = pool_of(2), replace(opinions_of([1, 2]), newness=np.ones(2, np.float32))
+    pool, said = pool_of(2), replace(opinions_of([1, 2]), newness=lambda: np.ones(2, np.float32))
     raised = LearnedScorer(WEIGHTS, None, 100, new_items=5.0).score(taste, pool, said)
     assert np.array_equal(raised.total, LearnedScorer(WEIGHTS, None, 100).score(taste, pool, said).total)
