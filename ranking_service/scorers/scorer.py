@@ -22,8 +22,8 @@ class Opinions:
         evidence: Of each source that has an opinion, shape (n,), any scale, higher is better.
         resolutions: Of each of these sources: standard deviation below which differences mean nothing.
         nudge: Small corrections in units of z-scores, shape (n,).
-        newness: Counts, when first asked, 1 / (1 + users who acted on the candidate), shape (n,): 1 where what users did
-            cannot speak for it yet.
+        newness: Counts, when first asked, 1 / (1 + users who acted on the candidate), shape (n,): 1 where what users
+            did cannot speak for it yet.
             None: unknown.
     """
 
