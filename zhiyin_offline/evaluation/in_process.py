@@ -7,7 +7,7 @@ catalogue is in memory. Statistics are the service's, folded from the events tha
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from functools import cached_property
 from itertools import islice
@@ -208,14 +208,27 @@ class RecordedService:
         self, cases: Sequence[Case], k: int, diversity: float = DEFAULT_DIVERSITY, include_history: bool = False
     ) -> NDArray[np.int32]:
         """The first k items of everybody's list, as item numbers, shape (cases, k), -1 where a list is shorter."""
+        lists: NDArray[np.int32] = self.ranked(cases, k, [served_rows], diversity, include_history)[0]
+        return lists
+
+    def ranked(
+        self,
+        cases: Sequence[Case],
+        k: int,
+        orders: Sequence[Callable[[Slate], Iterator[int]]],
+        diversity: float = DEFAULT_DIVERSITY,
+        include_history: bool = False,
+    ) -> NDArray[np.int32]:
+        """As `lists` in each of some orders of a slate's rows, from one pass; shape (orders, cases, k)."""
         numbers = self._dataset.item_numbers
-        out = np.full((len(cases), k), -1, np.int32)
+        out = np.full((len(orders), len(cases), k), -1, np.int32)
 
-        def read(slate: Slate) -> list[int]:
-            return [numbers[slate.items[place.row].id] for place in islice(slate.places(), k)]
+        def read(slate: Slate) -> list[list[int]]:
+            return [[numbers[slate.items[row].id] for row in islice(order(slate), k)] for order in orders]
 
-        for row, places in enumerate(self.slates(cases, read, diversity, include_history)):
-            out[row, : len(places)] = places
+        for place, lists in enumerate(self.slates(cases, read, diversity, include_history)):
+            for number, items in enumerate(lists):
+                out[number, place, : len(items)] = items
         return out
 
     def slates(
@@ -264,6 +277,11 @@ class RecordedService:
             now=case.now,
         )
         return await make(query)
+
+
+def served_rows(slate: Slate) -> Iterator[int]:
+    """Rows as the service serves them."""
+    return (place.row for place in slate.places())
 
 
 def _value(value: float) -> float | None:

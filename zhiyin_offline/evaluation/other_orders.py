@@ -12,6 +12,7 @@ from ranking_service.query import DEFAULT_DIVERSITY, DiversityMethod
 from ranking_service.scorers.features import SOURCES
 from ranking_service.selectors.slate import Slate
 from zhiyin_offline.evaluation.dataset import Dataset
+from zhiyin_offline.evaluation.in_process import served_rows
 from zhiyin_offline.evaluation.metrics.variety import divergence
 from zhiyin_offline.evaluation.report.as_json import SUBJECT
 
@@ -26,7 +27,7 @@ _CALIBRATION = 0.5
 
 def own_order(slate: Slate, dataset: Dataset) -> Iterator[int]:
     """As the service serves it."""
-    return (place.row for place in slate.places())
+    return served_rows(slate)
 
 
 def by_method(method: DiversityMethod) -> Order:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import groupby, islice
+from functools import partial
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,19 +103,8 @@ class ZhiyinMethod:
 
     def _lists(self, cases: Sequence[Case], k: int, orders: Sequence[Order]) -> Lists:
         """Shape (orders, cases, k)."""
-        numbers = self._dataset.item_numbers
-        out = np.full((len(orders), len(cases), k), -1, np.int32)
-
-        def read(slate: Slate) -> list[list[int]]:
-            return [
-                [numbers[slate.items[row].id] for row in islice(order(slate, self._dataset), k)] for order in orders
-            ]
-
-        slates = self._service.slates(cases, read, self._diversity, self._split.include_history)
-        for place, lists in enumerate(slates):
-            for number, items in enumerate(lists):
-                out[number, place, : len(items)] = items
-        return out
+        of_slates = [partial(_rows, order, self._dataset) for order in orders]
+        return self._service.ranked(cases, k, of_slates, self._diversity, self._split.include_history)
 
     def _learned(self, record: Dataset, split: Split) -> ServingBundle | None:
         protocol: Protocol = "time-split" if split.name.startswith("time-split") else "leave-one-out"
@@ -127,3 +117,7 @@ class ZhiyinMethod:
             self._trainings[self._seed] = trained
         self.bundle = self._trainings[self._seed]
         return None if self.bundle is None else serving_bundle(self.bundle.manifest, self.bundle.files)
+
+
+def _rows(order: Order, dataset: Dataset, slate: Slate) -> Iterator[int]:
+    return order(slate, dataset)

@@ -166,28 +166,19 @@ def test_a_boost_works_on_what_a_learned_ranker_ordered() -> None:
 # ---- what is asked
 
 
-def rows_of(condition: Filter) -> int:
+def parts_of(condition: Filter) -> list[Filter]:
     kind = condition.WhichOneof("condition")
-    parts = (
-        [condition.negated]
-        if kind == "negated"
-        else list(getattr(condition, kind).filters)
-        if kind in ("all_of", "any_of")
-        else []
-    )
-    return 1 + sum(map(rows_of, parts))
+    if kind == "negated":
+        return [condition.negated]
+    return list(getattr(condition, kind).filters) if kind in ("all_of", "any_of") else []
+
+
+def rows_of(condition: Filter) -> int:
+    return 1 + sum(map(rows_of, parts_of(condition)))
 
 
 def depth_of(condition: Filter) -> int:
-    kind = condition.WhichOneof("condition")
-    parts = (
-        [condition.negated]
-        if kind == "negated"
-        else list(getattr(condition, kind).filters)
-        if kind in ("all_of", "any_of")
-        else []
-    )
-    return 1 + max(map(depth_of, parts), default=0)
+    return 1 + max(map(depth_of, parts_of(condition)), default=0)
 
 
 @given(st.lists(st.tuples(st.integers(1, 8), st.integers(1, 20)), max_size=12), st.integers(1, 8), st.integers(1, 55))
