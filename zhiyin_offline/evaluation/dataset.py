@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ranking_service.users.event import LogEntry
 from ranking_service.users.event_types import RULES, Repeat
 from zhiyin.common.v1.item_pb2 import Item
-from zhiyin.ranking.v1.ranking_service_pb2 import User
+from zhiyin.ranking.v1.ranking_service_pb2 import EVENT_TYPE_IMPRESSION, User
 from zhiyin_offline.rows.row_errors import ImportFailed
 from zhiyin_offline.rows.row_messages import event_message, item_message, message_of, user_message
 from zhiyin_offline.rows.row_source import RowSource
@@ -34,6 +34,8 @@ class Events:
         value: NaN where there is none.
         time: Unix seconds.
         strength: Signed, after the event-type table.
+        shown: Item number that an IMPRESSION showed; -1 for every other event, and for an item that the catalogue does
+            not hold. A column of its own, so that nothing takes what was only shown for what somebody acted on.
     """
 
     user: Numbers
@@ -42,6 +44,7 @@ class Events:
     value: NDArray[np.float64]
     time: Times
     strength: NDArray[np.float32]
+    shown: Numbers
 
     def __len__(self) -> int:
         return len(self.user)
@@ -55,6 +58,7 @@ class Events:
             self.value[rows],
             self.time[rows],
             self.strength[rows],
+            self.shown[rows],
         )
 
 
@@ -138,17 +142,20 @@ class EventRows:
 
     def __init__(self, item_numbers: Mapping[str, int]) -> None:
         self._item_numbers = item_numbers
-        self._rows: list[tuple[int, int, int, float, float, float]] = []
+        self._rows: list[tuple[int, int, int, float, float, float, int]] = []
 
     def add(self, user: int, item_id: str, event_type: int, value: float | None, time: float) -> None:
         """One event; see `Events` for the columns."""
         rule = RULES[event_type]
-        item = self._item_numbers.get(item_id, -1) if rule.repeat is not Repeat.IGNORED else -1
-        self._rows.append((user, item, event_type, np.nan if value is None else value, time, rule.strength(value)))
+        number = self._item_numbers.get(item_id, -1)
+        item = number if rule.repeat is not Repeat.IGNORED else -1
+        shown = number if event_type == EVENT_TYPE_IMPRESSION else -1
+        value_or_nan = np.nan if value is None else value
+        self._rows.append((user, item, event_type, value_or_nan, time, rule.strength(value), shown))
 
     def events(self) -> Events:
         """All of them, by time."""
-        table = np.array(self._rows, dtype=np.float64).reshape(-1, 6)
+        table = np.array(self._rows, dtype=np.float64).reshape(-1, 7)
         table = table[np.argsort(table[:, 4], kind="stable")]
         return Events(
             table[:, 0].astype(np.int32),
@@ -157,6 +164,7 @@ class EventRows:
             table[:, 3],
             table[:, 4],
             table[:, 5].astype(np.float32),
+            table[:, 6].astype(np.int32),
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,7 @@ def recorded(
         np.array([np.nan if row[4] is None else row[4] for row in rows], dtype=np.float64),
         np.array([row[2] for row in rows], dtype=np.float64),
         np.array([strength(row[3], row[4]) for row in rows], dtype=np.float32),
+        np.full(len(rows), -1, dtype=np.int32),
     )
     return Dataset(items, tuple(f"u{number}" for number in range(users)), {}, events)
 
@@ -72,9 +74,7 @@ def renumbered(
         new.id = f"n{place[number]}"
         items[place[number]] = new
     events = dataset.events
-    moved = Events(
-        events.user, place[events.item], events.event_type, events.value, events.time, events.strength
-    )  # every event has an item here
+    moved = replace(events, item=place[events.item])  # every event has an item here
     shuffled = np.empty_like(vectors)
     shuffled[place] = vectors
     return Dataset(tuple(items), dataset.user_ids, dataset.users, moved), shuffled, place

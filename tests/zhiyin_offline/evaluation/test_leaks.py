@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -67,7 +68,7 @@ def test_what_happens_to_targets_and_later_changes_no_model(make: object) -> Non
     item[others] = (item[others] + 41) % len(WORLD.items)
     changed = Dataset(
         WORLD.items, WORLD.user_ids, WORLD.users,
-        type(events)(events.user, item, events.event_type, events.value, events.time, events.strength),
+        replace(events, item=item),
     )  # fmt: skip
     after: Split = make(changed)  # type: ignore[operator]
     assert np.array_equal(after.training, split.training)
@@ -90,7 +91,7 @@ def test_hidden_items_are_in_no_statistic(name: str) -> None:
     item[of_hidden] = np.random.default_rng(1).permutation(item[of_hidden])
     changed = Dataset(
         WORLD.items, WORLD.user_ids, WORLD.users,
-        type(events)(events.user, item, events.event_type, events.value, events.time, events.strength),
+        replace(events, item=item),
     )  # fmt: skip
     lists = []
     for dataset in (WORLD, changed):
