@@ -133,6 +133,8 @@ class ListServer:
                 score=float(slate.scores.total[place.row]),
                 attribution_token=attribution_token(self._signer, mark, item.id, rank, place.propensity),
             )
+            if slate.scores.chance is not None:
+                entry.probability = float(slate.scores.chance[place.row])
             source = SourceKind.RULE if place.pinned else loudest_source(slate, place.row, place.explored)
             loudest[source] += 1
             if explain:

@@ -75,6 +75,7 @@ def _figures(told: pb.ExplainResponse) -> dict[str, str]:
         "item": entry.item.id,
         "place": f"{entry.rank}, before diversity {before}",
         "score": f"{entry.score:.4f}",
+        **({"probability": f"{entry.probability:.3f}"} if entry.HasField("probability") else {}),
         "reason": entry.reason.text,
         "propensity": f"{told.propensity:g}",
         "served": told.served_at.ToJsonString(),

@@ -44,6 +44,8 @@ class Manifest:
         new_items: Added to the relevance of a candidate nobody has acted on, see `LearnedScorer`.
         knob: What the default diversity stands for: `weight` and `kept` of `diversity.knob.Knob`; empty: as before any
             training.
+        calibration: From the relevance to the chance that the user acts on what is shown, as
+            `scorers.calibration` reads it; empty: unknown.
         metrics: Of what serves, on cases that it had not learned from.
         spaces: Version of each derived space it needs.
         evidence: What was compared to choose, for people.
@@ -59,6 +61,7 @@ class Manifest:
     feature_names: tuple[str, ...] = ()
     new_items: float = 0.0
     knob: Mapping[str, float] = field(default_factory=dict)
+    calibration: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     spaces: Mapping[str, int] = field(default_factory=dict)
     evidence: Mapping[str, Any] = field(default_factory=dict)

@@ -16,6 +16,7 @@ from ranking_service.bundles.sequence_files import SPACE, sequence_model
 from ranking_service.bundles.serving_bundle import ServingBundle
 from ranking_service.candidate import SourceKind
 from ranking_service.diversity.knob import HOUSE_KNOB, Knob
+from ranking_service.scorers.calibration import calibration_of
 from ranking_service.scorers.features import NAMES
 from ranking_service.scorers.learned import LearnedScorer
 from ranking_service.scorers.tree_ranker import TreeRanker
@@ -35,10 +36,15 @@ def serving_bundle(manifest: Manifest, files: Mapping[str, bytes]) -> ServingBun
             sequence = sequence_model(files[SEQUENCE_FILE], files[SEQUENCE_ITEMS_FILE], manifest.spaces.get(SPACE, 0))
         learned = learned_sources(files)
         knob = Knob(float(manifest.knob["weight"]), int(manifest.knob["kept"])) if manifest.knob else HOUSE_KNOB
-    except (KeyError, ValueError) as error:
+        calibration = calibration_of(manifest.calibration)
+    except (KeyError, TypeError, ValueError) as error:
         raise BundleUnusable(f"bundle {manifest.id} cannot be served: {error}") from None
     scorer = LearnedScorer(
-        weights if manifest.serves != "builtin" else None, ranker, manifest.rerank_depth, manifest.new_items
+        weights if manifest.serves != "builtin" else None,
+        ranker,
+        manifest.rerank_depth,
+        manifest.new_items,
+        calibration,
     )
     return ServingBundle(manifest.id, scorer, sequence, learned, knob)
 

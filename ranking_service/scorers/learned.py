@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from ranking_service.candidate import Floats, Pool, SourceKind
+from ranking_service.scorers.calibration import Calibration
 from ranking_service.scorers.features import features
 from ranking_service.scorers.scorer import Opinions
 from ranking_service.scorers.source_weights import source_weights
@@ -33,6 +34,7 @@ class LearnedScorer:
         new_items: Added to a candidate nobody has acted on, half of it after one user, a third after two: of the
             sources, only those that read texts can speak for it. The ranker, which has seen few like it, lets
             candidates that nobody has acted on keep their places.
+        calibration: From the relevance to the chance that the user acts on what is shown; None: chances are unknown.
     """
 
     def __init__(
@@ -41,12 +43,39 @@ class LearnedScorer:
         ranker: TreeRanker | None,
         depth: int,
         new_items: float = 0.0,
+        calibration: Calibration | None = None,
     ) -> None:
         self._weights, self._ranker, self._depth, self._new_items = weights, ranker, depth, new_items
+        self._calibration = calibration
 
     def score(self, taste: Taste, pool: Pool, opinions: Opinions) -> Scores:
         """See `Scorer`."""
-        learned = bool(taste.likes) and not taste.query.text
+        scores = self._relevance(taste, pool, opinions)
+        if self._calibration is None or (known := self.on_scale(taste, scores)) is None:
+            return scores
+        return replace(scores, chance=self._calibration.chances(known))
+
+    def on_scale(self, taste: Taste, scores: Scores) -> Floats | None:
+        """The relevance on the one scale that the scores of different requests share, shape (n,).
+
+        It is that of users with a history who browse, as trainings hear them: what sources add of which they hear
+        nothing is taken off again.
+
+        Returns:
+            None where there is no such scale: for requests with a text, users without events, lists that intents move,
+            and where a learned ranker has dealt out anew what such a source added.
+        """
+        if not _hears(taste) or taste.understood.factors:
+            return None
+        learned = self._weights or {}
+        unheard = [scores.by_source[k] for k in _UNHEARD if k in scores.by_source and k not in learned]
+        unheard = [values for values in unheard if values.any()]
+        if not unheard:
+            return scores.total
+        return None if scores.ranked_by is not None else scores.total - np.sum(unheard, axis=0, dtype=np.float32)
+
+    def _relevance(self, taste: Taste, pool: Pool, opinions: Opinions) -> Scores:
+        learned = _hears(taste)
         house = source_weights(taste)
         weights = house
         if learned and self._weights is not None:
@@ -69,6 +98,11 @@ class LearnedScorer:
         read = np.full((len(pool), columns.shape[1]), np.nan, np.float32)
         read[rows] = columns
         return replace(blend, total=total, ranked_by=read)
+
+
+def _hears(taste: Taste) -> bool:
+    """Whether somebody with a history browses: what trainings learn from."""
+    return bool(taste.likes) and not taste.query.text
 
 
 def _with_texts(learned: Mapping[SourceKind, float], house: Mapping[SourceKind, float]) -> Mapping[SourceKind, float]:

@@ -66,6 +66,7 @@ def record_of(served: ServedPage, wording: Wording, time_us: int) -> PageRecord:
 def _slim(entry: pb2.RecommendedItem, item: Item) -> pb2.RecommendedItem:
     return pb2.RecommendedItem(
         item=Item(id=item.id, title=item.title, categories=item.categories),
+        probability=entry.probability if entry.HasField("probability") else None,
         rank=entry.rank,
         score=entry.score,
         sources=entry.sources,

@@ -583,12 +583,19 @@ class RecommendedItem(_message.Message):
     SOURCES_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     ATTRIBUTION_TOKEN_FIELD_NUMBER: _builtins.int
+    PROBABILITY_FIELD_NUMBER: _builtins.int
     rank: _builtins.int
     """Place in the whole list, from 1."""
     score: _builtins.float
     """The relevance the list is ordered by before diversity: comparable within one response only."""
     attribution_token: _builtins.str
     """Send it back with events on this item: it ties them to this list. Opaque and signed."""
+    probability: _builtins.float
+    """Chance in [0, 1] that the user acts positively on the item within 24 hours once it is shown, as far as the relevance tells; boosts
+    and buries do not change it. Set for users with events who browse, where the model bundle that serves was calibrated on recorded
+    impressions (docs/training.md). Unset: unknown, as for requests with a text, users without events, lists that intents move, and
+    SimilarItems.
+    """
     @_builtins.property
     def item(self) -> _item_pb2.Item:
         """The item, filled as `item_mask` says; always with its id."""
@@ -610,12 +617,15 @@ class RecommendedItem(_message.Message):
         sources: _abc.Iterable[Global___SourceScore] | None = ...,
         reason: Global___Reason | None = ...,
         attribution_token: _builtins.str = ...,
+        probability: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["item", b"item", "reason", b"reason"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_probability", b"_probability", "item", b"item", "probability", b"probability", "reason", b"reason"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribution_token", b"attribution_token", "item", b"item", "rank", b"rank", "reason", b"reason", "score", b"score", "sources", b"sources"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_probability", b"_probability", "attribution_token", b"attribution_token", "item", b"item", "probability", b"probability", "rank", b"rank", "reason", b"reason", "score", b"score", "sources", b"sources"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__probability: _TypeAlias = _typing.Literal["probability"]  # noqa: Y015
+    _WhichOneofArgType__probability: _TypeAlias = _typing.Literal["_probability", b"_probability"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__probability) -> _WhichOneofReturnType__probability | None: ...
 
 Global___RecommendedItem: _TypeAlias = RecommendedItem  # noqa: Y015
 
@@ -1242,7 +1252,7 @@ class AppliedRule(_message.Message):
     rule_id: _builtins.str
     """The rule."""
     action: Global___RuleAction.ValueType
-    """What it does."""
+    """What it does. QUOTA: it held the item back from an earlier place, or gave it the place of one that it held back."""
     score: _builtins.float
     """What it added to the score: BOOST and BURY."""
     def __init__(
