@@ -17,6 +17,8 @@ class Place:
         propensity: P(this item in this place | the request and the places before); 1 outside of exploration slots.
         pinned: Whether a rule put the row there.
         floor: Which of the exposure floors was due here, from 0; -1: none.
+        quotas: Which of the quotas had held the row back from an earlier place, or gave it the place of a row that they
+            held back, from 0 and rising.
     """
 
     row: int
@@ -24,6 +26,7 @@ class Place:
     propensity: float = 1.0
     pinned: bool = False
     floor: int = -1
+    quotas: tuple[int, ...] = ()
 
 
 def is_slot(place: int, share: float) -> bool:

@@ -46,12 +46,18 @@ def ruled_places(
         gone: Rows that must not be shown.
     """
     board = _Board(rules, rows, ordinary, length, gone)
-    for row in before:
-        board.put(row)
     queue = _Queue(main, ordinary)
     waiting = list(zip(drawn, chance_drawn, strict=True))
-    while (place := board.place) <= length:
-        found = _next_place(board, queue, rules, waiting if is_slot(place, share) else [])
+
+    def next_place() -> Place | None:
+        return _next_place(board, queue, rules, waiting if is_slot(board.place, share) else [])
+
+    for row in before:
+        if rules.quotas:
+            next_place()  # whom it holds back is remembered
+        board.put(row)
+    while board.place <= length:
+        found = next_place()
         if found is None:
             return
         board.put(found.row)
@@ -77,11 +83,12 @@ def _next_place(board: _Board, queue: _Queue, rules: PlaceRules, waiting: Sequen
             if found is None:
                 found = next((row for row in rules.reserve if matching[row]), None)
             if found is not None:
-                return Place(found, floor=floor)
+                passed = [row for row in queue.ahead_of(found) if needed[row]]
+                return Place(found, floor=floor, quotas=board.held_back(passed, found))
     for open_rows in (allowed, board.free):
         found = queue.first(open_rows)
         if found is not None:
-            return Place(found)
+            return Place(found, quotas=board.held_back(queue.ahead_of(found), found))
     # Nothing of the list's own is left: pins that wait for a place beyond its end close up.
     closing_up = next((row for _, row in sorted(rules.pins.items()) if board.is_open(row)), None)
     return None if closing_up is None else Place(closing_up, pinned=True)
@@ -107,6 +114,10 @@ class _Queue:
                 return row
         return None
 
+    def ahead_of(self, row: int) -> list[int]:
+        """The rows that stand before one in the order, as far as it was read."""
+        return self._passed[: self._passed.index(row)] if row in self._passed else []
+
 
 class _Board:
     """The places so far, and what follows from them for the next one.
@@ -126,6 +137,7 @@ class _Board:
         self._pins = {place: row for place, row in rules.pins.items() if self._open[row]}
         self.free[list(self._pins.values())] = False
         self._quotas = [_HeldQuota(quota, self._pins) for quota in rules.quotas]
+        self._held_back: dict[int, set[int]] = {}
         usable = np.zeros(rows, dtype=bool)
         usable[:ordinary] = usable[list(rules.reserve)] = True
         self._floors = _Floors(rules.floors, usable, self._pins, length) if rules.floors else None
@@ -151,6 +163,23 @@ class _Board:
             quota.forbid(self.place, allowed)
         return allowed
 
+    def held_back(self, passed: Sequence[int], found: int) -> tuple[int, ...]:
+        """The quotas that a row owes its place to, after `within_quotas` said what the place may hold.
+
+        Args:
+            passed: Rows that stood before it. Those still free that a quota forbids here are held back.
+            found: The row.
+        """
+        if not self._quotas:
+            return ()
+        moved = self._held_back.pop(found, set())
+        for row in passed:
+            if self.free[row]:
+                forbidding = {number for number, quota in enumerate(self._quotas) if quota.forbids(row)}
+                self._held_back.setdefault(row, set()).update(forbidding)
+                moved |= forbidding
+        return tuple(sorted(moved))
+
     def due_floor(self) -> Floor | None:
         """The floor that the next place belongs to."""
         return None if self._floors is None else self._floors.due(self.place, self.free)
@@ -165,17 +194,22 @@ class _HeldQuota:
         self._pinned = {place: int(quota.groups[row]) for place, row in pins.items()}
         # One more than there are groups: -1, no group, is the last and never full.
         self._full = np.zeros(int(quota.groups.max(initial=-1)) + 2, dtype=bool)
+        self._full_now: list[int] = []
 
     def put(self, row: int) -> None:
         self._held.append(int(self._quota.groups[row]) if row >= 0 else -1)
 
     def forbid(self, place: int, allowed: Flags) -> None:
         """Takes out what would be one too many in a window around the place, pins further down counted."""
-        full = self._full_groups(place)
+        full = self._full_now = self._full_groups(place)
         if full:
             self._full[full] = True
             np.logical_and(allowed, ~self._full[self._quota.groups], out=allowed)
             self._full[full] = False
+
+    def forbids(self, row: int) -> bool:
+        """Whether a row would have been one too many where `forbid` looked last."""
+        return int(self._quota.groups[row]) in self._full_now
 
     def _full_groups(self, place: int) -> list[int]:
         window, most = self._quota.window, self._quota.max_places

@@ -8,7 +8,6 @@ from ranking_service.candidate import Floats, Pool
 from ranking_service.page import Page
 from ranking_service.rules.rule import RuleAction
 from ranking_service.scorers import nudges
-from ranking_service.scorers.features import NAMES
 from ranking_service.selectors.exploration_slots import Place
 from ranking_service.selectors.slate import Slate
 from zhiyin.ranking.v1 import ranking_service_pb2 as pb2
@@ -56,14 +55,13 @@ def _features(slate: Slate, row: int, parts: dict[str, float]) -> dict[str, floa
     found |= {f"{kind.name.lower()}.contribution": float(values[row]) for kind, values in scores.by_source.items()}
     found |= {f"nudge.{name}": value for name, value in parts.items() if abs(value) > _ROUNDING}
     if scores.ranked_by is not None:
-        found |= {
-            name: value for name, value in zip(NAMES, scores.ranked_by[row].tolist(), strict=True) if value == value
-        }
+        read = zip(scores.read_names, scores.ranked_by[row].tolist(), strict=True)
+        found |= {name: value for name, value in read if value == value}
     return found
 
 
 def _rules(slate: Slate, place: Place) -> list[pb2.AppliedRule]:
-    """The rules that moved the score, and the one that gave the place."""
+    """The rules that moved the score, and those that gave the place."""
     in_force = slate.taste.query.rules
     by_id = {rule.id: rule for rule in in_force}
     found = [
@@ -80,4 +78,7 @@ def _rules(slate: Slate, place: Place) -> list[pb2.AppliedRule]:
     if place.floor >= 0:
         floors = [rule for rule in in_force if rule.action is RuleAction.EXPOSURE_FLOOR]
         found.append(pb2.AppliedRule(rule_id=floors[place.floor].id, action=pb2.RULE_ACTION_EXPOSURE_FLOOR))
+    if place.quotas:
+        quotas = [rule for rule in in_force if rule.action is RuleAction.QUOTA]
+        found += [pb2.AppliedRule(rule_id=quotas[n].id, action=pb2.RULE_ACTION_QUOTA) for n in place.quotas]
     return found

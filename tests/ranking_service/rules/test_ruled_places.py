@@ -159,6 +159,37 @@ def test_floors_beside_pins_fall_short_only_where_nothing_more_could_be_done(cas
                 assert not left or served
 
 
+@given(cases(slots=False))
+@settings(max_examples=150, deadline=None)
+def test_the_quotas_that_are_named_are_those_that_moved_the_item(case: Case) -> None:
+    """Without quotas nothing names one, and what stands further down than it would without them does."""
+    if not case.quotas:
+        assert all(not place.quotas for place in case.places())
+        return
+    free = Case(**{**vars(case), "quotas": []}).places()
+    before_free = {place.row: n for n, place in enumerate(free)}
+    places = case.places()
+    for n, place in enumerate(places):
+        assert set(place.quotas) <= set(range(len(case.quotas)))
+        if place.pinned:
+            assert not place.quotas
+        elif not case.floors and before_free.get(place.row, n) < n:
+            assert place.quotas
+
+
+def test_each_item_names_the_quota_that_held_it_back_or_made_room_for_it() -> None:
+    """Rows 0 to 2 are of one voice, 3 of another and 4 has none; of three in a row one may be of a voice."""
+    of_voice, of_kind = np.array([0, 0, 0, 1, -1], np.int32), np.array([-1, -1, -1, -1, 0], np.int32)
+    case = Case(5, 5, [0, 1, 3, 4, 2], quotas=[Quota(1, 9, of_kind), Quota(1, 3, of_voice)])
+    assert [(place.row, place.quotas) for place in case.places()] == [
+        (0, ()),
+        (3, (1,)),  # has the place of row 1
+        (4, (1,)),  # likewise
+        (1, (1,)),  # was held back
+        (2, ()),  # stands where it would without them: nothing else is left
+    ]
+
+
 @given(cases(floors=0, slots=False))
 @settings(max_examples=120, deadline=None)
 def test_quotas_take_at_each_place_the_first_that_breaks_none(case: Case) -> None:

@@ -130,6 +130,25 @@ async def test_pins_floors_and_collapsed_neighbours_are_named(tmp_path: Path) ->
         assert collapsed == {twin.id for twin in twins} - {shown}
 
 
+async def test_a_quota_is_named_by_what_it_held_back_and_by_what_came_first_for_it(tmp_path: Path) -> None:
+    async with ranking_of(tmp_path) as ranking:
+        await fan_of_films(ranking)
+        without = ids(await ranking.recommend("u", diversity=0.0, page_size=6))
+        assert all("film" in item_id for item_id in without[:4])
+        rule = pb2.Rule(id="few-films", action=pb2.RULE_ACTION_QUOTA, per_field="categories", max_places=2, window=4)
+        answer = await ranking.stub.PutRule(pb2.PutRuleRequest(catalog="default", rule=rule))
+        first = await ranking.recommend("u", diversity=0.0, page_size=4, consistency_token=answer.consistency_token)
+        second = await ranking.recommend("u", diversity=0.0, page_size=4, page_token=first.next_page_token)
+        entries = [*first.items, *second.items]
+        named = {entry.item.id: [rule.rule_id for rule in (await explain(ranking, entry)).rules] for entry in entries}
+        assert ids(first)[:2] == without[:2]
+        assert [named[item_id] for item_id in without[:2]] == [[], []]
+        assert without[2] in named  # on the second page
+        assert without[2] not in ids(first)
+        assert named[without[2]] == ["few-films"]
+        assert all(named[item_id] == ["few-films"] for item_id in ids(first)[2:])
+
+
 async def test_exploration_tells_its_propensity(tmp_path: Path) -> None:
     async with ranking_of(tmp_path) as ranking:
         await fan_of_films(ranking)
