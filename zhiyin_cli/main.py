@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from zhiyin_cli.bundles_commands import bundles_app
 from zhiyin_cli.connection import Tls
 from zhiyin_cli.datasets_commands import datasets_app
 from zhiyin_cli.demo_command import demo
@@ -16,7 +17,7 @@ from zhiyin_cli.import_commands import events_app, items_app, users_app
 from zhiyin_cli.model_commands import model_app
 from zhiyin_cli.recommend_commands import recommend, similar, stats
 from zhiyin_cli.rules_commands import rules_app
-from zhiyin_cli.training_commands import bundles_app, train
+from zhiyin_cli.train_command import train
 from zhiyin_cli.up_command import up
 from zhiyin_cli.upkeep_commands import backup, check, restore
 

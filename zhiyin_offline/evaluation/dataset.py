@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -108,13 +108,18 @@ class Dataset:
         return (self.events.item >= 0) & (self.events.strength > 0)
 
 
-def read_dataset(folder: Path) -> Dataset:
+def read_dataset(folder: Path, known: Sequence[Item] = ()) -> Dataset:
     """Reads `items` and `events`, and `users` where there is one, as JSON Lines, CSV or Parquet.
+
+    Args:
+        folder: Of the files.
+        known: A catalogue to put the events into: its items come first and are taken as they are; `items` then adds
+            those that it does not hold, and need not be there.
 
     Raises:
         ImportFailed: A file is missing or a row cannot be read.
     """
-    items = tuple(message_of(row, item_message) for row in _rows(folder, "items"))
+    items = (*known, *_items(folder, {item.id for item in known}))
     numbers = {item.id: number for number, item in enumerate(items)}
     user_numbers: dict[str, int] = {}
     rows = EventRows(numbers)
@@ -166,6 +171,15 @@ class EventRows:
             table[:, 5].astype(np.float32),
             table[:, 6].astype(np.int32),
         )
+
+
+def _items(folder: Path, known: Set[str]) -> Iterator[Item]:
+    if known and _find(folder, "items") is None:
+        return
+    for row in _rows(folder, "items"):
+        item = message_of(row, item_message)
+        if item.id not in known:
+            yield item
 
 
 def _find(folder: Path, name: str) -> Path | None:

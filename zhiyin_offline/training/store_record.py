@@ -47,7 +47,7 @@ def read_record(locations: Locations, catalog: str) -> Record:
     for url, file in ((locations.item_store_url, locations.item_file), (locations.user_store_url, locations.user_file)):
         if not url and not file.is_file():
             raise CatalogUnknown(f"{file} does not exist: {locations.root} is no data directory of running services")
-    items, vectors, fingerprint = _items(locations, catalog)
+    items, vectors, fingerprint = read_items(locations, catalog)
     numbers = {item.id: number for number, item in enumerate(items)}
     rows, users = EventRows(numbers), dict[int, int]()
     store = UserStore(locations.users)
@@ -66,7 +66,13 @@ def read_record(locations: Locations, catalog: str) -> Record:
     return Record(Dataset(items, tuple(str(key) for key in users), {}, rows.events()), vectors, fingerprint)
 
 
-def _items(locations: Locations, catalog: str) -> tuple[tuple[Item, ...], NDArray[np.float32], str]:
+def read_items(locations: Locations, catalog: str) -> tuple[tuple[Item, ...], NDArray[np.float32], str]:
+    """The items of a catalogue, the raw vector of each, shape (items, d), and the fingerprint of their space.
+
+    Raises:
+        CatalogUnknown: It holds no items.
+        FailedPrecondition: The store is of a newer release.
+    """
     store = ItemStore(locations.items)
     open_store(store)
     try:

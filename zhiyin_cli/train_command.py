@@ -1,4 +1,4 @@
-"""`zhiyin train` and `zhiyin bundles`.
+"""`zhiyin train`: learns a bundle from what users did, and lets it serve.
 
 Training imports LightGBM and SciPy; the other commands start without them.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,26 +17,41 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from service_runtime.errors import ZhiyinError
-from zhiyin.ranking.v1 import ranking_service_pb2 as pb
 from zhiyin.ranking.v1 import ranking_service_pb2_grpc as pb_grpc
 from zhiyin.retrieval.v1 import retrieval_service_pb2_grpc as retrieval_grpc
 from zhiyin_cli import options
 from zhiyin_cli.connection import DEFAULT_RANKING, DEFAULT_RETRIEVAL, connect
+from zhiyin_cli.model_source import DEFAULT_MODEL, ready_model
 from zhiyin_cli.terminal import err, fail, out, readable_failures
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from zhiyin.common.v1.item_pb2 import Item
+    from zhiyin_offline.training.file_record import Encode
     from zhiyin_offline.training.train import Trained
-
-bundles_app = typer.Typer(help="Model bundles: what `zhiyin train` learned.", no_args_is_help=True)
-_TIMEOUT_S = 30.0
 
 
 def train(
     ctx: typer.Context,
     data_dir: Annotated[Path, typer.Option("--data-dir", help="The folder given to `zhiyin up`.")],
     catalog: options.Catalog = "default",
+    files: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="DIR",
+            exists=True,
+            file_okay=False,
+            help="Learn from the events of these files, as `zhiyin evaluate` takes them, not of the store.",
+        ),
+    ] = None,
+    model: Annotated[
+        str, typer.Option("--model", help="With --from: as given to `zhiyin up`; reads items that only the files hold.")
+    ] = DEFAULT_MODEL,
     item_store_url: Annotated[
         str, typer.Option(envvar="ZHIYIN_RETRIEVAL_STORE_URL", help="Retrieval's database, where it is no file.")
     ] = "",
@@ -60,14 +76,16 @@ def train(
     address: options.RankingAddress = DEFAULT_RANKING,
     retrieval_address: options.RetrievalAddress = DEFAULT_RETRIEVAL,
 ) -> None:
-    """Learn from the stores what shall serve, and let it serve. Beside running services.
+    """Learn from the stores, or from files, what shall serve, and let it serve. Beside running services.
 
     What serves (the weights of the house, one source, learned weights or a learned ranker) is chosen by
     cross-validation; the bundle holds the choice and its evidence.
     """
     try:
         from zhiyin_offline.evaluation.memory_catalog import semantic_space
+        from zhiyin_offline.rows.row_errors import ImportFailed
         from zhiyin_offline.training import publishing
+        from zhiyin_offline.training.file_record import read_files
         from zhiyin_offline.training.gate import compare_with_serving
         from zhiyin_offline.training.store_record import CatalogUnknown, read_record
         from zhiyin_offline.training.train import NothingToLearn, TrainingSettings
@@ -80,7 +98,10 @@ def train(
     folder = (bundles_dir or locations.ranking / "bundles") / catalog
     run_folder = folder / ".training"
     try:
-        record = read_record(locations, catalog)
+        if files is None:
+            record = read_record(locations, catalog)
+        else:
+            record = read_files(files, locations, catalog, _encoder(model, locations.models, run_folder), _say)
         run_folder.mkdir(parents=True, exist_ok=True)
         with _progress() as progress:
             settings = TrainingSettings(
@@ -93,7 +114,7 @@ def train(
             )
             trained = learn(record.dataset, record.vectors, record.fingerprint, catalog, settings, progress)
         verdict = compare_with_serving(folder, trained)
-    except (CatalogUnknown, NothingToLearn, OSError) as error:
+    except (CatalogUnknown, ImportFailed, NothingToLearn, OSError) as error:
         fail(str(error))
     except ZhiyinError as error:
         fail(error.message)
@@ -120,50 +141,34 @@ def train(
         raise typer.Exit(3)
 
 
+def _encoder(model: str, models_dir: Path, cache_dir: Path) -> Encode:
+    """Encodes items as the encoder service would; makes the model ready when first asked."""
+
+    def encode(items: Sequence[Item]) -> tuple[NDArray[np.float32], str]:
+        from encoder_service.model_directory import ModelDirectoryError
+        from encoder_service.onnx_backend import BackendError
+        from encoder_service.parity import ParityError
+        from zhiyin_offline.evaluation.item_vectors import item_vectors
+
+        try:
+            with readable_failures(), _progress() as progress:
+                model_dir = ready_model(model, models_dir, _say)
+                return item_vectors(items, model_dir, cache_dir, partial(progress, "encoding items"))
+        except (ModelDirectoryError, BackendError, ParityError) as error:
+            fail(str(error))
+
+    return encode
+
+
+def _say(message: str) -> None:
+    err.print(message, markup=False)
+
+
 def _has_torch() -> bool:
     if importlib.util.find_spec("torch") is not None:
         return True
     err.print("PyTorch is not installed (extra `export`): no sequence model is trained", markup=False)
     return False
-
-
-@bundles_app.command("list")
-def list_bundles(
-    ctx: typer.Context, catalog: options.Catalog = "default", address: options.RankingAddress = DEFAULT_RANKING
-) -> None:
-    """List the bundles of a catalogue, newest first."""
-    table = Table("bundle", "trained", "ndcg@10", "recall@10", "serves")
-    token = ""
-    with readable_failures(address), connect(address, ctx.obj) as channel:
-        stub = pb_grpc.RankingServiceStub(channel)
-        while True:
-            request = pb.ListBundlesRequest(catalog=catalog, page_token=token)
-            reply = stub.ListBundles(request, timeout=_TIMEOUT_S)
-            for bundle in reply.bundles:
-                figures = [f"{bundle.metrics[name]:.4f}" if name in bundle.metrics else "-" for name in _SHOWN]
-                trained_at = bundle.created_at.ToDatetime().strftime("%Y-%m-%d %H:%M:%S")
-                table.add_row(bundle.id, trained_at, *figures, "yes" if bundle.active else "")
-            token = reply.next_page_token
-            if not token:
-                break
-    out.print(table)
-
-
-@bundles_app.command("activate")
-def activate_bundle(
-    ctx: typer.Context,
-    bundle: Annotated[str, typer.Argument(help="Id of the bundle; `builtin`: none.")],
-    catalog: options.Catalog = "default",
-    address: options.RankingAddress = DEFAULT_RANKING,
-) -> None:
-    """Let a bundle serve: a new one, or an older one again. `builtin` goes back to the weights of the house."""
-    with readable_failures(address), connect(address, ctx.obj) as channel:
-        request = pb.ActivateBundleRequest(catalog=catalog, bundle_id=bundle)
-        pb_grpc.RankingServiceStub(channel).ActivateBundle(request, timeout=_TIMEOUT_S)
-    out.print(f"{bundle} serves catalogue {catalog}", markup=False)
-
-
-_SHOWN = ("ndcg@10", "recall@10")
 
 
 def _contenders(trained: Trained) -> Table:
