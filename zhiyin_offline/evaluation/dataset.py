@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ranking_service.users.event import LogEntry
+from ranking_service.users.event import EventContext, LogEntry
 from ranking_service.users.event_types import RULES, Repeat
 from zhiyin.common.v1.item_pb2 import Item
 from zhiyin.ranking.v1.ranking_service_pb2 import EVENT_TYPE_IMPRESSION, User
@@ -20,6 +20,7 @@ from zhiyin_offline.rows.row_source import RowSource
 
 Numbers = NDArray[np.int32]
 Times = NDArray[np.float64]
+NO_CONTEXT = EventContext()
 _SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet", ".csv")
 
 
@@ -36,6 +37,8 @@ class Events:
         strength: Signed, after the event-type table.
         shown: Item number that an IMPRESSION showed; -1 for every other event, and for an item that the catalogue does
             not hold. A column of its own, so that nothing takes what was only shown for what somebody acted on.
+        context: Place of the event's circumstances among `contexts`, -1 for none; empty where no event has any.
+        contexts: Different circumstances, without their times.
     """
 
     user: Numbers
@@ -45,6 +48,8 @@ class Events:
     time: Times
     strength: NDArray[np.float32]
     shown: Numbers
+    context: Numbers = field(default_factory=lambda: np.empty(0, np.int32))
+    contexts: tuple[EventContext, ...] = ()
 
     def __len__(self) -> int:
         return len(self.user)
@@ -59,7 +64,14 @@ class Events:
             self.time[rows],
             self.strength[rows],
             self.shown[rows],
+            self.context[rows] if len(self.context) else self.context,
+            self.contexts,
         )
+
+    def context_of(self, row: int) -> EventContext:
+        """In what circumstances an event took place, as far as anybody told."""
+        place = int(self.context[row]) if len(self.context) else -1
+        return self.contexts[place] if place >= 0 else NO_CONTEXT
 
 
 @dataclass(frozen=True)
@@ -131,6 +143,7 @@ def read_dataset(folder: Path, known: Sequence[Item] = ()) -> Dataset:
             event.type,
             event.value if event.HasField("value") else None,
             event.time.seconds + event.time.nanos / 1e9,
+            EventContext(event.context.locale, None, event.context.device, event.context.place),
         )
     users = {}
     if _find(folder, "users") is not None:
@@ -147,20 +160,31 @@ class EventRows:
 
     def __init__(self, item_numbers: Mapping[str, int]) -> None:
         self._item_numbers = item_numbers
-        self._rows: list[tuple[int, int, int, float, float, float, int]] = []
+        self._rows: list[tuple[int, int, int, float, float, float, int, int]] = []
+        self._contexts: dict[EventContext, int] = {}
 
-    def add(self, user: int, item_id: str, event_type: int, value: float | None, time: float) -> None:
+    def add(
+        self,
+        user: int,
+        item_id: str,
+        event_type: int,
+        value: float | None,
+        time: float,
+        context: EventContext = NO_CONTEXT,
+    ) -> None:
         """One event; see `Events` for the columns."""
         rule = RULES[event_type]
         number = self._item_numbers.get(item_id, -1)
         item = number if rule.repeat is not Repeat.IGNORED else -1
         shown = number if event_type == EVENT_TYPE_IMPRESSION else -1
         value_or_nan = np.nan if value is None else value
-        self._rows.append((user, item, event_type, value_or_nan, time, rule.strength(value), shown))
+        self._rows.append(
+            (user, item, event_type, value_or_nan, time, rule.strength(value), shown, self._place(context))
+        )
 
     def events(self) -> Events:
         """All of them, by time."""
-        table = np.array(self._rows, dtype=np.float64).reshape(-1, 7)
+        table = np.array(self._rows, dtype=np.float64).reshape(-1, 8)
         table = table[np.argsort(table[:, 4], kind="stable")]
         return Events(
             table[:, 0].astype(np.int32),
@@ -170,7 +194,15 @@ class EventRows:
             table[:, 4],
             table[:, 5].astype(np.float32),
             table[:, 6].astype(np.int32),
+            table[:, 7].astype(np.int32) if self._contexts else np.empty(0, np.int32),
+            tuple(self._contexts),
         )
+
+    def _place(self, context: EventContext) -> int:
+        if context is NO_CONTEXT:
+            return -1
+        told = replace(context, time_us=None)
+        return -1 if told == NO_CONTEXT else self._contexts.setdefault(told, len(self._contexts))
 
 
 def _items(folder: Path, known: Set[str]) -> Iterator[Item]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ranking_service.bundles.bundle import Serves
 from ranking_service.scorers.features import SOURCES
 from ranking_service.scorers.tree_ranker import TreeRanker
+from zhiyin_offline.training.blend_table import BlendTable
 from zhiyin_offline.training.examples import Example, Floats
 from zhiyin_offline.training.fusion import fit_weights
 from zhiyin_offline.training.ranker import ranked, train_ranker
@@ -68,7 +69,8 @@ def choose(
     examples: Sequence[Example], seed: int, threads: int = 1, say: Callable[[str], None] = lambda _: None
 ) -> Choice:
     """Compares all contenders out of fold, then fits the best to all examples."""
-    heard = np.array([any(example.opinions[:, column].any() for example in examples) for column in range(len(SOURCES))])
+    table = BlendTable.of(examples)
+    heard = np.any(table.opinions, axis=0)
     equal = heard.astype(np.float32)
     fixed: list[tuple[str, Serves, Scores]] = [("builtin", "builtin", lambda example: example.builtin)]
     for column in np.flatnonzero(heard):
@@ -76,60 +78,60 @@ def choose(
         fixed.append((f"{SOURCES[column].name.lower()} alone", "blend", _blending(alone)))
     fixed.append(("equal weights", "blend", _blending(equal)))
     contenders = [Contender(name, serves, *judge(examples, scores)) for name, serves, scores in fixed]
-    contenders += _out_of_fold(examples, seed, threads, say)
+    contenders += _out_of_fold(examples, table, seed, threads, say)
     best = contenders[0]
     for contender in contenders[1:]:
         if _leads(contender, best):
             best = contender
-    weights = fit_weights(examples)
+    weights = fit_weights(table)
     ranker = train_ranker(examples, weights, seed, threads) if best.serves == "ranker" else None
     if best.name == "equal weights":
         weights = equal
     elif best.name.endswith(" alone"):
         kind = best.name.removesuffix(" alone").upper()
         weights = np.array([source.name == kind for source in SOURCES], np.float32)
-    ceiling = float(np.mean([example.target >= 0 for example in examples])) if examples else 0.0
+    ceiling = float(np.mean(table.targets >= 0)) if examples else 0.0
     return Choice(best, weights, ranker, tuple(contenders), ceiling)
 
 
-def _out_of_fold(examples: Sequence[Example], seed: int, threads: int, say: Callable[[str], None]) -> list[Contender]:
+def _out_of_fold(
+    examples: Sequence[Example], table: BlendTable, seed: int, threads: int, say: Callable[[str], None]
+) -> list[Contender]:
     """Learned weights and the learned ranker, each fold scored by what the other folds taught."""
     scores = np.zeros((2, 2, len(examples)))
-    for number, (learned_from, held_out) in enumerate(_folds(examples, seed)):
-        weights = fit_weights(learned_from)
+    for number, (learned_from, held_out) in enumerate(_folds(len(examples), seed)):
+        weights = fit_weights(table.take(learned_from))
         held = [examples[int(i)] for i in held_out]
         scores[0][:, held_out] = judge(held, _blending(weights))
-        scores[1][:, held_out] = judge(held, _by_trees(learned_from, weights, seed, threads))
+        taught = [examples[int(i)] for i in learned_from]
+        scores[1][:, held_out] = judge(held, _by_trees(taught, weights, seed, threads))
         say(f"fold {number + 1} of {_FOLDS}")
     return [Contender("learned weights", "blend", *scores[0]), Contender("learned ranker", "ranker", *scores[1])]
 
 
 def judge_learned_ranker(examples: Sequence[Example], seed: int, threads: int) -> NDArray[np.float64]:
     """NDCG@10 of each case by the learned ranker, each fold by what the others taught. Shape (cases,)."""
-    ndcg = np.zeros(len(examples))
-    for learned_from, held_out in _folds(examples, seed):
-        scores = _by_trees(learned_from, fit_weights(learned_from), seed, threads)
+    ndcg, table = np.zeros(len(examples)), BlendTable.of(examples)
+    for learned_from, held_out in _folds(len(examples), seed):
+        weights = fit_weights(table.take(learned_from))
+        scores = _by_trees([examples[int(i)] for i in learned_from], weights, seed, threads)
         ndcg[held_out], _ = judge([examples[int(i)] for i in held_out], scores)
     return ndcg
 
 
-def judge_learned_weights(examples: Sequence[Example], seed: int) -> NDArray[np.float64]:
+def judge_learned_weights(table: BlendTable, seed: int) -> NDArray[np.float64]:
     """As `judge_learned_ranker`, by weights learned from 800 cases at most: they are few numbers, and soon found."""
-    ndcg = np.zeros(len(examples))
-    for learned_from, held_out in _folds(examples, seed):
-        weights = fit_weights(learned_from, _QUICK)
-        ndcg[held_out], _ = judge([examples[int(i)] for i in held_out], _blending(weights))
+    ndcg = np.zeros(len(table))
+    for learned_from, held_out in _folds(len(table), seed):
+        ndcg[held_out] = table.take(held_out).ndcg(fit_weights(table.take(learned_from), _QUICK))
     return ndcg
 
 
-def _folds(examples: Sequence[Example], seed: int) -> Iterator[tuple[list[Example], NDArray[np.intp]]]:
-    """What each fold learns from, and the rows that it is judged on."""
-    fold = np.random.default_rng(seed).permutation(len(examples)) % _FOLDS
+def _folds(cases: int, seed: int) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """The cases that each fold learns from, and those that it is judged on."""
+    fold = np.random.default_rng(seed).permutation(cases) % _FOLDS
     for number in range(_FOLDS):
-        yield (
-            [example for example, of in zip(examples, fold, strict=True) if of != number],
-            np.flatnonzero(fold == number),
-        )
+        yield np.flatnonzero(fold != number), np.flatnonzero(fold == number)
 
 
 def _by_trees(learned_from: Sequence[Example], weights: Floats, seed: int, threads: int) -> Scores:

@@ -44,6 +44,9 @@ class NewItemsChoice:
     evidence: dict[str, dict[str, float]]
 
 
+NOTHING_ADDED = NewItemsChoice(0.0, {})
+
+
 def as_if_new(
     dataset: Dataset, learned_from: NDArray[np.int64], cases: Sequence[Case], seed: int
 ) -> tuple[Split, NDArray[np.int32]]:
@@ -82,7 +85,7 @@ def choose_new_items(
     """
     is_hidden = np.isin([case.target for case in cases], hidden)
     if np.count_nonzero(is_hidden) < _FEW or np.count_nonzero(~is_hidden) < _FEW:
-        return NewItemsChoice(0.0, {})
+        return NOTHING_ADDED
     scorers = [scorer_with(amount) for amount in _AMOUNTS]
     targets = iter([dataset.item_ids[case.target] for case in cases])
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ranking_service.candidate import SourceKind
 from ranking_service.scorers.features import NAMES, SOURCES
+from zhiyin_offline.training.blend_table import BlendTable
 from zhiyin_offline.training.choice import judge_learned_ranker, judge_learned_weights
 from zhiyin_offline.training.examples import Example
 
@@ -58,34 +59,32 @@ def worth_keeping(
 def _kept(
     examples: Sequence[Example], optional: Sequence[SourceKind], seed: int, threads: int, say: Say
 ) -> list[SourceKind]:
-    heard = [kind for kind in optional if any(heard_in(example, kind) for example in examples)]
-    less, kept = _by_weights(examples, heard, seed, say)
+    table = BlendTable.of(examples)
+    heard = [kind for kind in optional if np.any(table.opinions[:, SOURCES.index(kind)])]
+    say("what each source adds")
+    kept, by_weights = _by_weights(table, heard, seed)
     if len(kept) == len(heard):
         return kept
     say("what a ranker makes of each source")
     whole = judge_learned_ranker(examples, seed, threads)
-    best = max((judge_learned_weights(less, seed), judge_learned_ranker(less, seed, threads)), key=_mean)
+    less = without(examples, [kind for kind in heard if kind not in kept])
+    best = max((by_weights, judge_learned_ranker(less, seed, threads)), key=_mean)
     if not _exceeds(whole - best, _LEAD, _WORTH * _mean(best)):
         return kept
     return _by_ranker(examples, heard, whole, seed, threads)
 
 
-def _by_weights(
-    examples: Sequence[Example], heard: Sequence[SourceKind], seed: int, say: Say
-) -> tuple[list[Example], list[SourceKind]]:
-    """One source after the other goes, that of least use first."""
-    kept = list(heard)
-    present, ndcg = list(examples), judge_learned_weights(examples, seed)
+def _by_weights(table: BlendTable, heard: Sequence[SourceKind], seed: int) -> tuple[list[SourceKind], Cases]:
+    """One source after the other goes, that of least use first. Returns who stays, and NDCG@10 of what they find."""
+    kept, ndcg = list(heard), judge_learned_weights(table, seed)
     while kept:
-        say("what each source adds")
-        # One at a time: all of them beside each other would be several times the examples.
-        losses = {kind: ndcg - judge_learned_weights(without(present, {kind}), seed) for kind in kept}
+        losses = {kind: ndcg - judge_learned_weights(table.without({kind}), seed) for kind in kept}
         worst = min(kept, key=lambda kind: _mean(losses[kind]))
         if _exceeds(losses[worst], _ERRORS, _WORTH * _mean(ndcg)):
             break
-        present, ndcg = without(present, {worst}), ndcg - losses[worst]
+        table, ndcg = table.without({worst}), ndcg - losses[worst]
         kept.remove(worst)
-    return present, kept
+    return kept, ndcg
 
 
 def _by_ranker(
@@ -109,11 +108,6 @@ def _exceeds(difference: Cases, errors: float, least: float) -> bool:
 
 def _mean(values: Cases) -> float:
     return float(values.mean())
-
-
-def heard_in(example: Example, kind: SourceKind) -> bool:
-    """Whether the source said anything about a case."""
-    return bool(example.opinions[:, SOURCES.index(kind)].any())
 
 
 def without(examples: Sequence[Example], kinds: Collection[SourceKind]) -> list[Example]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +11,10 @@ from numpy.typing import NDArray
 from ranking_service.users.event import Erasure
 from ranking_service.users.store.store import UserStore
 from retrieval_service.item_store import ItemStore
+from service_runtime.attributes import AttributeScalar, to_proto
 from zhiyin.common.v1.item_pb2 import Item
-from zhiyin_offline.evaluation.dataset import Dataset, EventRows
+from zhiyin.ranking.v1.ranking_service_pb2 import User
+from zhiyin_offline.evaluation.dataset import NO_CONTEXT, Dataset, EventRows
 from zhiyin_offline.upkeep.locations import Locations
 from zhiyin_offline.upkeep.stores import open_store
 
@@ -27,7 +30,7 @@ class Record:
     """A catalogue as it was at one moment.
 
     Attributes:
-        dataset: Items and events; a user's id is the store's number for them.
+        dataset: Items, events and users' attributes; a user's id is the store's number for them.
         vectors: Raw vector of each item, zeros for an item without one, shape (items, d).
         fingerprint: Of the semantic space.
     """
@@ -56,14 +59,24 @@ def read_record(locations: Locations, catalog: str) -> Record:
         key = store.catalogs().get(catalog)
         if key is None:
             raise CatalogUnknown(f"catalogue {catalog} has no events")
+        contexts = dict(store.contexts(key))
         for page, _ in store.read_log(key, 0):
             for entry in page:
                 if not isinstance(entry, Erasure):  # erased events are not in the log any more
                     user = users.setdefault(entry.user_key, len(users))
-                    rows.add(user, entry.item_id, entry.event_type, entry.value, entry.time)
+                    context = contexts.get(entry.sequence, NO_CONTEXT)
+                    rows.add(user, entry.item_id, entry.event_type, entry.value, entry.time, context)
+        profiles = {str(of): _profile(told) for of, told in store.user_attributes(key).items() if of in users}
     finally:
         store.close()
-    return Record(Dataset(items, tuple(str(key) for key in users), {}, rows.events()), vectors, fingerprint)
+    return Record(Dataset(items, tuple(str(key) for key in users), profiles, rows.events()), vectors, fingerprint)
+
+
+def _profile(told: Mapping[str, AttributeScalar]) -> User:
+    """Of a user their attributes. What they say in words and whom they follow is nothing that is learned from."""
+    user = User()
+    to_proto(told, user.attributes)
+    return user
 
 
 def read_items(locations: Locations, catalog: str) -> tuple[tuple[Item, ...], NDArray[np.float32], str]:

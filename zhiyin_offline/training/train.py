@@ -31,7 +31,7 @@ from zhiyin_offline.training.choice import Choice, Contender, choose
 from zhiyin_offline.training.examples import Example, collect
 from zhiyin_offline.training.knob_step import choose_knob
 from zhiyin_offline.training.learned_sources.steps import OPTIONAL, build_sources, search_sources
-from zhiyin_offline.training.new_items_step import NewItemsChoice, as_if_new, as_new, choose_new_items
+from zhiyin_offline.training.new_items_step import NOTHING_ADDED, as_if_new, as_new, choose_new_items
 from zhiyin_offline.training.pruning import worth_keeping
 from zhiyin_offline.training.ranker import DEPTH
 
@@ -113,35 +113,23 @@ def train(
     searched = None if sequence is None else sequence.searched
     recipes = search_sources(dataset, learned_from, semantic, cases, settings.seed, lambda step: progress(step, 0, 0))
     asked = build_sources(recipes, OPTIONAL, dataset, learned_from, semantic, settings.seed)
-    service = RecordedService(
-        dataset, MemoryCatalog(dataset.items, _spaces(semantic, searched)), bundle=_asking(searched, asked)
-    )
-    service.statistics.fold(learned_from)
+    service = _service(dataset, semantic, searched, asked, learned_from)
     examples = collect(service, dataset, cases, lambda done: progress("candidates", done, len(cases)))
     examples, kept = worth_keeping(
         examples, OPTIONAL, settings.seed, settings.threads, lambda step: progress(step, 0, 0)
     )
     choice = choose(examples, settings.seed, settings.threads, lambda step: progress(step, 0, 0))
-    heard = choice.ranker is not None or choice.weights[SOURCES.index(SourceKind.SEQUENCE)] > 0
-    serving = sequence.serving if sequence is not None and heard and choice.best.serves != "builtin" else None
-    used = [kind for kind in kept if choice.ranker is not None or choice.weights[SOURCES.index(kind)] > 0]
-    if choice.best.serves == "builtin":
-        used = []
-    everything = np.arange(len(dataset.events))
-    learned = build_sources(recipes, used, dataset, everything, semantic, settings.seed)
-    new_items = NewItemsChoice(0.0, {})
+    used = _used(choice, kept, sequence)
+    learned = build_sources(recipes, used.sources, dataset, np.arange(len(dataset.events)), semantic, settings.seed)
+    new_items = NOTHING_ADDED
     if choice.best.serves != "builtin":
         progress("new items", 0, 0)
         shown, hidden = as_if_new(dataset, learned_from, cases, settings.seed)
-        without = build_sources(recipes, used, dataset, shown.training, semantic, settings.seed)
-        spaces = _spaces(semantic, searched)
-        if searched is not None:
-            spaces[SPACE] = as_new(searched, semantic, hidden)
-        unknowing = RecordedService(dataset, MemoryCatalog(dataset.items, spaces), bundle=_asking(searched, without))
-        unknowing.statistics.fold(shown.training)
+        without = build_sources(recipes, used.sources, dataset, shown.training, semantic, settings.seed)
+        unknowing = _service(dataset, semantic, searched, without, shown.training, hidden)
         new_items = choose_new_items(unknowing, partial(_blend, choice), dataset, shown.cases, hidden)
     progress("diversity", 0, 0)
-    service.bundle = replace(service.bundle, scorer=_blend(choice, new_items.amount), learned=asked.only(used))
+    service.bundle = replace(service.bundle, scorer=_blend(choice, new_items.amount), learned=asked.only(used.sources))
     knob = choose_knob(service, dataset, semantic.rows, cases)
     manifest = Manifest(
         id=time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + secrets.token_hex(3),
@@ -161,7 +149,7 @@ def train(
             "candidates_hold_target": round(choice.ceiling, 4),
             "chosen": choice.best.name,
             "contenders": {contender.name: _metrics(contender) for contender in choice.contenders},
-            "sources": {"kept": [kind.name.lower() for kind in used], **recipes.evidence()},
+            "sources": {"kept": [kind.name.lower() for kind in used.sources], **recipes.evidence()},
             "new_items": new_items.evidence,
             "diversity": knob.evidence,
             "sequence_model": None
@@ -170,8 +158,42 @@ def train(
         },
     )
     files = {RANKER_FILE: choice.ranker.encode()} if choice.ranker is not None else {}
-    files |= {**(serving.files if serving else {}), **learned_files(learned)}
-    return Trained(manifest, files, choice, examples, serving)
+    files |= {**(used.sequence.files if used.sequence else {}), **learned_files(learned)}
+    return Trained(manifest, files, choice, examples, used.sequence)
+
+
+@dataclass(frozen=True)
+class _Used:
+    """What of everything that was learned serves: optional sources, and the sequence model."""
+
+    sources: list[SourceKind]
+    sequence: SequencePart | None
+
+
+def _used(choice: Choice, kept: list[SourceKind], sequence: SequenceStep | None) -> _Used:
+    """What the choice makes something of; nothing where the weights of the house are best."""
+    if choice.best.serves == "builtin":
+        return _Used([], None)
+    heard = [kind for kind, weight in zip(SOURCES, choice.weights, strict=True) if choice.ranker or weight > 0]
+    serving = sequence.serving if sequence is not None and SourceKind.SEQUENCE in heard else None
+    return _Used([kind for kind in kept if kind in heard], serving)
+
+
+def _service(
+    dataset: Dataset,
+    semantic: Space,
+    sequence: SequencePart | None,
+    learned: LearnedSources,
+    known: NDArray[np.int64],
+    hidden: NDArray[np.int32] | None = None,
+) -> RecordedService:
+    """The service after these rows, asking everything that was learned; `hidden` items are as new to the sequence."""
+    spaces = _spaces(semantic, sequence)
+    if sequence is not None and hidden is not None:
+        spaces[SPACE] = as_new(sequence, semantic, hidden)
+    service = RecordedService(dataset, MemoryCatalog(dataset.items, spaces), bundle=_asking(sequence, learned))
+    service.statistics.fold(known)
+    return service
 
 
 def serving_spaces(vectors: NDArray[np.float32], fingerprint: str, trained: Trained | None) -> dict[str, Space]:

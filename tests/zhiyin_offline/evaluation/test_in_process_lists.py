@@ -42,6 +42,7 @@ from zhiyin_offline.evaluation.memory_catalog import SEMANTIC, MemoryCatalog, Sp
 from zhiyin_offline.evaluation.methods import Lists
 from zhiyin_offline.evaluation.protocols import Case, done_with, leave_one_out, user_rows
 from zhiyin_offline.training import publishing
+from zhiyin_offline.training.blend_table import BlendTable
 from zhiyin_offline.training.examples import collect
 from zhiyin_offline.training.fusion import fit_weights
 from zhiyin_offline.training.ranker import train_ranker
@@ -204,7 +205,7 @@ def learned_bundle() -> tuple[Manifest, dict[str, bytes], SequencePart]:
     model = sequence_model(part.files[SEQUENCE_FILE], part.files[SEQUENCE_ITEMS_FILE], 1)
     asking = in_process({SPACE: part.space}, ServingBundle("asking", BuiltinScorer(source_weights), model))
     examples = collect(asking, WORLD, split.cases, lambda _: None)
-    weights = fit_weights(examples)
+    weights = fit_weights(BlendTable.of(examples))
     ranker = train_ranker(examples, weights, seed=0)
     assert ranker is not None
     named = {kind.name.lower(): float(weight) for kind, weight in zip(SOURCES, weights, strict=True) if weight > 0}

@@ -10,6 +10,7 @@ import pytest
 from ranking_service.scorers.features import SOURCES
 from ranking_service.scorers.tree_ranker import TreeRanker
 from tests.zhiyin_offline.training.planted import COLUMN, planted
+from zhiyin_offline.training.blend_table import BlendTable
 from zhiyin_offline.training.choice import Choice, choose, judge
 from zhiyin_offline.training.examples import Example
 from zhiyin_offline.training.fusion import fit_weights
@@ -96,7 +97,10 @@ def test_no_case_is_scored_by_what_it_taught() -> None:
     examples = planted(150, {}, silent=QUIET)
     choice = choose(examples, seed=0)
     luck = 10 / 40
-    weights, by_heart = fit_weights(examples), TreeRanker(train_ranker(examples, fit_weights(examples), 0) or "")
+    weights, by_heart = (
+        fit_weights(BlendTable.of(examples)),
+        TreeRanker(train_ranker(examples, fit_weights(BlendTable.of(examples)), 0) or ""),
+    )
     assert judge(examples, lambda example: ranked(example, weights, by_heart))[1].mean() > 2 * luck
     for contender in choice.contenders:
         assert abs(contender.recall.mean() - luck) < 0.12, contender.name

@@ -20,6 +20,7 @@ from zhiyin_offline.evaluation.dataset import Dataset, EventRows
 from zhiyin_offline.evaluation.in_process import RecordedService
 from zhiyin_offline.evaluation.memory_catalog import SEMANTIC, MemoryCatalog, semantic_space
 from zhiyin_offline.evaluation.protocols import Case, Split, leave_one_out, time_split
+from zhiyin_offline.training.blend_table import BlendTable
 from zhiyin_offline.training.examples import Example, collect
 from zhiyin_offline.training.fusion import fit_weights
 from zhiyin_offline.training.ranker import DEPTH, best_of, ranked, train_ranker
@@ -121,7 +122,7 @@ def test_an_event_planted_in_the_future_changes_no_example(protocol: Protocol) -
 def test_the_service_scores_as_the_training_did(examples: list[Example]) -> None:
     """The same candidates, the same features (to half precision), the same order from the learned ranker."""
     split = leave_one_out(WORLD)
-    weights = fit_weights(examples)
+    weights = fit_weights(BlendTable.of(examples))
     model = train_ranker(examples, weights, seed=0)
     assert model is not None
     trees = TreeRanker(model)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from ranking_service.scorers.features import NAMES, SOURCES
 from tests.zhiyin_offline.training.planted import COLUMN, planted
+from zhiyin_offline.training.blend_table import BlendTable
 from zhiyin_offline.training.examples import Example
 from zhiyin_offline.training.fusion import fit_weights
 
@@ -16,7 +17,7 @@ SILENT = ("query", "profile", "fresh")
 
 
 def test_the_weights_that_made_the_choices_are_found() -> None:
-    weights = fit_weights(planted(2_000, TRUE, silent=SILENT))
+    weights = fit_weights(BlendTable.of(planted(2_000, TRUE, silent=SILENT)))
     for name, column in COLUMN.items():
         expected = TRUE.get(name, 0.0)
         assert abs(weights[column] - expected) < 0.12, name
@@ -25,7 +26,7 @@ def test_the_weights_that_made_the_choices_are_found() -> None:
 
 
 def test_a_source_that_is_wrong_gets_no_weight_rather_than_a_negative_one() -> None:
-    weights = fit_weights(planted(800, {"history": 1.0, "popular": -0.7}))
+    weights = fit_weights(BlendTable.of(planted(800, {"history": 1.0, "popular": -0.7})))
     assert weights[COLUMN["popular"]] == 0
     assert weights[COLUMN["history"]] > 0.8
 
@@ -33,12 +34,12 @@ def test_a_source_that_is_wrong_gets_no_weight_rather_than_a_negative_one() -> N
 def test_an_example_whose_target_nobody_found_changes_nothing() -> None:
     found = planted(300, TRUE)
     lost = planted(300, {}, seed=1, misses=1.0)
-    assert np.allclose(fit_weights([*lost, *found]), fit_weights(found), atol=1e-4)
+    assert np.allclose(fit_weights(BlendTable.of([*lost, *found])), fit_weights(BlendTable.of(found)), atol=1e-4)
 
 
 def test_nothing_to_learn_from_gives_no_weight() -> None:
-    assert fit_weights([]).shape == (0,)
-    assert fit_weights(planted(5, {}, misses=1.0)).tolist() == [0.0] * len(SOURCES)
+    assert fit_weights(BlendTable.of([])).tolist() == [0.0] * len(SOURCES)
+    assert fit_weights(BlendTable.of(planted(5, {}, misses=1.0))).tolist() == [0.0] * len(SOURCES)
 
 
 @given(
@@ -57,7 +58,7 @@ def test_weights_are_finite_and_never_negative_whatever_is_said(sizes: list[int]
         examples.append(
             Example(int(random.integers(-1, n)), opinions, nothing, nothing, np.full(n, -1, np.int64), columns)
         )
-    weights = fit_weights(examples)
+    weights = fit_weights(BlendTable.of(examples))
     assert weights.shape == (len(SOURCES),)
     assert np.isfinite(weights).all()
     assert (weights >= 0).all()
@@ -65,4 +66,4 @@ def test_weights_are_finite_and_never_negative_whatever_is_said(sizes: list[int]
 
 def test_the_order_of_the_examples_does_not_matter() -> None:
     examples = planted(200, TRUE)
-    assert np.allclose(fit_weights(examples), fit_weights(examples[::-1]), atol=1e-3)
+    assert np.allclose(fit_weights(BlendTable.of(examples)), fit_weights(BlendTable.of(examples[::-1])), atol=1e-3)
