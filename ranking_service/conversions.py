@@ -69,6 +69,8 @@ def recommend_query(request: pb2.RecommendRequest) -> Query:
         anonymous=anonymous,
         text=request.query_text.strip(),
         locale=request.context.locale,
+        device=request.context.device,
+        place=request.context.place,
         filter=request.filter if request.HasField("filter") else None,
         excluded=frozenset(request.excluded_item_ids),
         diversity=diversity,

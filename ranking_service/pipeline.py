@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from ranking_service import metrics
+from ranking_service.attribute_features.item_facts import ItemFacts
 from ranking_service.bundles.serving_bundle import BundleOf, ServingBundle
 from ranking_service.candidate import Floats, Pool, SourceKind
 from ranking_service.clients import Encoder, Retrieval, SpaceGone
@@ -76,8 +77,8 @@ class Judged:
 class Understands(Protocol):
     """Makes a taste of a query."""
 
-    async def of(self, query: Query, journal: Journal) -> Taste:
-        """The taste of whoever the query is for."""
+    async def of(self, query: Query, journal: Journal, facts: ItemFacts | None = None) -> Taste:
+        """The taste of whoever the query is for; of liked items with what `facts` reads."""
         ...
 
     async def with_vectors(self, taste: Taste, journal: Journal) -> Taste:
@@ -152,7 +153,7 @@ class Recommender:
     ) -> tuple[Taste, dict[SourceKind, Plan], SearchResponse]:
         query = replace(query, rules=self._rules_of(query.catalog).in_force(query.now))
         with journal.stage("user"):
-            taste = bundle.lent_to(await self._understanding.of(query, journal))
+            taste = bundle.lent_to(await self._understanding.of(query, journal, bundle.facts_for(query)))
         with journal.stage("sources"):
             asked = await self._in_thread(self._ask, taste, journal)
         with journal.stage("retrieve"):
@@ -210,7 +211,8 @@ class Recommender:
     def _ask(self, taste: Taste, journal: Journal) -> Asked:
         plans = self.ask_sources(taste, journal)
         latest = [interaction.item_id for interaction in reversed(taste.state.recent) if interaction.item_id]
-        request = search_request(taste.query, plans, in_order_of_weight(dropped_ids(taste), latest))
+        read = taste.attributes.items.attributes if taste.attributes is not None else ()
+        request = search_request(taste.query, plans, in_order_of_weight(dropped_ids(taste), latest), read)
         if taste.query.rules:
             left_out = ask_for_rules(request, taste, self._limits.max_length)
             if left_out:
@@ -253,6 +255,11 @@ class Recommender:
         try:
             reply = await self._retrieval.search(request)
         except InvalidRequest as error:
+            if taste.attributes is not None and "read_mask" in error.message:
+                # The attributes of the candidates have outgrown a reply. The ranker can do without.
+                journal.degrade("attributes", "FAILED", f"the learned ranker read none: {error.message}")
+                taste = replace(taste, attributes=None)
+                return await self._search(taste, await self._in_thread(self._ask, taste, journal), journal)
             refused = refused_rules(request, taste, error.message) if taste.query.rules else frozenset()
             if not refused:
                 raise

@@ -38,6 +38,7 @@ class Query:
     Attributes:
         user_id: Empty unless the request names a user.
         anonymous: Set when the request describes somebody instead.
+        device: Circumstances of the request, as `locale`; empty: not told. Only a learned ranker reads it and `place`.
         filter: Passed on to retrieval; None matches everything.
         diversity: In [0, 1], higher is more diverse.
         exploration: Share of places in [0, 1].
@@ -54,6 +55,8 @@ class Query:
     anonymous: Anonymous | None = None
     text: str = ""
     locale: str = ""
+    device: str = ""
+    place: str = ""
     filter: Filter | None = None
     excluded: frozenset[str] = frozenset()
     diversity: float = DEFAULT_DIVERSITY

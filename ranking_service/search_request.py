@@ -25,7 +25,9 @@ _MAX_EXCLUDED = 2_000
 _MAX_HYDRATED = 4_000
 
 
-def search_request(query: Query, plans: Mapping[SourceKind, Plan], excluded: Iterable[str]) -> SearchRequest:
+def search_request(
+    query: Query, plans: Mapping[SourceKind, Plan], excluded: Iterable[str], attributes: Iterable[str] = ()
+) -> SearchRequest:
     """The one request of a list.
 
     Args:
@@ -33,6 +35,7 @@ def search_request(query: Query, plans: Mapping[SourceKind, Plan], excluded: Ite
         plans: What each source asks for.
         excluded: Ids that must not come back, those that matter most first. Retrieval gets the first 2,000 (so that
             they do not take the place of hits); the filters after the merge drop the rest.
+        attributes: Names of attributes that a learned ranker reads of every candidate.
     """
     hydrated = dict.fromkeys(item_id for plan in plans.values() for item_id, _ in plan.proposals)
     return SearchRequest(
@@ -41,9 +44,14 @@ def search_request(query: Query, plans: Mapping[SourceKind, Plan], excluded: Ite
         filter=query.filter,
         hydrate_item_ids=list(hydrated)[:_MAX_HYDRATED],
         exclude_item_ids=[item_id for item_id, _ in zip(excluded, range(_MAX_EXCLUDED), strict=False)],
-        read_mask=FieldMask(paths=RANKING_FIELDS),
+        read_mask=FieldMask(paths=[*RANKING_FIELDS, *attribute_paths(attributes)]),
         vectors_space=SPACE,
     )
+
+
+def attribute_paths(names: Iterable[str]) -> list[str]:
+    """Single attributes as a read mask names them."""
+    return [f"attributes.{name}" for name in names]
 
 
 def search_queries(plans: Mapping[SourceKind, Plan], limit: int | None = None) -> list[SearchQuery]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from ranking_service.attribute_features.item_facts import ItemFacts
 from ranking_service.candidate import SourceKind
 from ranking_service.query import Anonymous, Query
 from ranking_service.stages import Journal
@@ -22,13 +23,13 @@ class ShelfUnderstanding:
     def __init__(self, understanding: Understanding) -> None:
         self._understanding = understanding
 
-    async def of(self, query: Query, journal: Journal) -> Taste:
+    async def of(self, query: Query, journal: Journal, facts: ItemFacts | None = None) -> Taste:
         """The given items as likes.
 
         Raises:
             NotFound: The catalogue has none of them.
         """
-        taste = await self._understanding.of(query, journal)
+        taste = await self._understanding.of(query, journal, facts)
         if not taste.likes:
             named = query.anonymous.recent_item_ids if query.anonymous else ()
             raise NotFound("item", named[0] if named else "", "none of the given items exists in the catalogue")

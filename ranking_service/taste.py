@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ranking_service.attribute_features.attribute_features import AttributeFeatures
 from ranking_service.diversity.knob import HOUSE_KNOB, Knob
 from ranking_service.intents.intent import NOTHING_UNDERSTOOD, Understood
 from ranking_service.interests import Interest
@@ -77,6 +78,7 @@ class Taste:
         followed: Items that those liked lately whom the user follows, best first, with weights.
         learned: What else that bundle brings for sources.
         understood: What the user is up to.
+        attributes: What of items and of whoever asks that bundle's ranker reads; None: nothing that is not read anyway.
         knob: What the default diversity stands for, in the eyes of that bundle.
     """
 
@@ -97,6 +99,7 @@ class Taste:
     followed: tuple[tuple[str, float], ...] = ()
     learned: LearnedSources = NOTHING_LEARNED
     understood: Understood = NOTHING_UNDERSTOOD
+    attributes: AttributeFeatures | None = None
     knob: Knob = HOUSE_KNOB
 
     @property

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 from google.protobuf.field_mask_pb2 import FieldMask
 
+from ranking_service.attribute_features.item_facts import ItemFacts
 from ranking_service.candidate import SourceKind
 from ranking_service.catalog_scout import CatalogScout, newest_first
 from ranking_service.clients import Encoder, Retrieval, matrix_rows
@@ -17,7 +18,7 @@ from ranking_service.intents.intent_reader import IntentReader
 from ranking_service.interests import Interest, find_interests
 from ranking_service.query import Query
 from ranking_service.rules.caps import needs_impressions
-from ranking_service.search_request import SPACE, space_of
+from ranking_service.search_request import SPACE, attribute_paths, space_of
 from ranking_service.stages import Journal
 from ranking_service.taste import Taste, first_impression
 from ranking_service.users.user_state import UserReader, UserState
@@ -48,15 +49,18 @@ class Understanding:
         self._users, self._encoder, self._retrieval = users, encoder, retrieval
         self._items, self._scout, self._intents = items, scout, intents
 
-    async def of(self, query: Query, journal: Journal) -> Taste:
-        """The taste of whoever the query is for. A warm user costs no call to another service."""
+    async def of(self, query: Query, journal: Journal, facts: ItemFacts | None = None) -> Taste:
+        """The taste of whoever the query is for. A warm user costs no call to another service.
+
+        `facts`: read of liked items what it says.
+        """
         state = UserState(query.user_id)
         if query.user_id:
             shown = needs_impressions(query.rules)
             state = await self._users.read(query.catalog, query.user_id, query.consistency_token, shown)
         taste = first_impression(query, state)
         (taste, known), followed = await asyncio.gather(
-            self._looked_up(taste, journal), followed_likes(self._users, query, state)
+            self._looked_up(taste, journal, facts), followed_likes(self._users, query, state)
         )
         taste = replace(taste, followed=followed)
         if known is not None:
@@ -70,11 +74,13 @@ class Understanding:
             taste = replace(taste, interests=await asyncio.to_thread(_interests, taste))
         return await self._with_shelf(taste, journal)
 
-    async def _looked_up(self, taste: Taste, journal: Journal) -> tuple[Taste, dict[str, KnownItem] | None]:
+    async def _looked_up(
+        self, taste: Taste, journal: Journal, facts: ItemFacts | None
+    ) -> tuple[Taste, dict[str, KnownItem] | None]:
         """The taste with what the encoder makes of its texts, and facts about its items; all at the same time."""
         if self._intents is None:
-            return await asyncio.gather(self.with_vectors(taste, journal), self._known_items(taste, journal))
-        items = asyncio.ensure_future(self._known_items(taste, journal))
+            return await asyncio.gather(self.with_vectors(taste, journal), self._known_items(taste, journal, facts))
+        items = asyncio.ensure_future(self._known_items(taste, journal, facts))
         encoded, known, understood = await asyncio.gather(
             self.with_vectors(taste, journal), items, self._intents.read(taste, items, journal)
         )
@@ -97,17 +103,19 @@ class Understanding:
             return replace(taste, query_vector=None, profile_vector=None)
         return replace(taste, query_vector=vectors.get(query_text), profile_vector=vectors.get(taste.profile_text))
 
-    async def _known_items(self, taste: Taste, journal: Journal) -> dict[str, KnownItem] | None:
+    async def _known_items(
+        self, taste: Taste, journal: Journal, facts: ItemFacts | None
+    ) -> dict[str, KnownItem] | None:
         """Facts about the items the user acted on, those not at hand read in one call; None: they cannot be read."""
         catalog = taste.query.catalog
         ids = [anchor.item_id for anchor in (*taste.likes, *taste.dislikes)]
-        known = self._items.find(catalog, ids)
+        known = self._items.find(catalog, ids, facts.key if facts is not None else "")
         missing = [item_id for item_id in ids if item_id not in known]
         if not missing:
             return known
         try:
             request_context.current().deadline.require(2 * _RESERVE_S, "reading the user's items")
-            return known | await self._read_items(catalog, missing)
+            return known | await self._read_items(catalog, missing, facts)
         except NotFound:
             raise
         except ZhiyinError as error:
@@ -115,11 +123,14 @@ class Understanding:
             journal.degrade("interests", reason, f"the history counts as one interest: {error.message}")
             return None
 
-    async def _read_items(self, catalog: str, item_ids: Iterable[str]) -> dict[str, KnownItem]:
+    async def _read_items(self, catalog: str, item_ids: Sequence[str], facts: ItemFacts | None) -> dict[str, KnownItem]:
+        read = ["id", "title", "revision"]
+        if facts is not None:
+            read += ["categories", "language", *attribute_paths(facts.attributes)]
         request = SearchRequest(
             catalog=catalog,
             hydrate_item_ids=item_ids,
-            read_mask=FieldMask(paths=["id", "title", "revision"]),
+            read_mask=FieldMask(paths=read),
             vectors_space=SPACE,
             include_unavailable=True,
         )
@@ -129,7 +140,8 @@ class Understanding:
             matrix_rows(reply.item_vectors) if reply.item_vectors.rows else np.zeros((len(reply.items), 1), np.float32)
         )
         for item, vector in zip(reply.items, vectors, strict=True):
-            self._items.remember(catalog, space, item.id, item.revision, item.title, vector)
+            told = (facts.row(item), facts.key) if facts is not None else (b"", "")
+            self._items.remember(catalog, space, item.id, item.revision, item.title, vector, *told)
         for item_id in reply.missing_item_ids:
             self._items.remember_missing(catalog, space, item_id)
         return self._items.find(catalog, [item.id for item in reply.items])

@@ -96,6 +96,8 @@ class KnownItem:
         title: For reasons.
         exists: False: the catalogue has no such item; remembered for a few seconds.
         stale_at: Monotonic seconds after which it is read again.
+        facts: What a bundle's ranker reads of it, see `attribute_features.item_facts`; empty: nothing was asked for.
+        facts_key: Tells by which spec the facts were read.
     """
 
     vector: Floats
@@ -104,6 +106,8 @@ class KnownItem:
     title: str
     exists: bool
     stale_at: float
+    facts: bytes = b""
+    facts_key: str = ""
 
 
 class ItemCache:
@@ -118,21 +122,34 @@ class ItemCache:
         self._max_age_s = max_age_s
         self._spaces: dict[str, str] = {}
 
-    def find(self, catalog: str, item_ids: Iterable[str]) -> dict[str, KnownItem]:
-        """Those that are known and fresh in the catalogue's present space."""
+    def find(self, catalog: str, item_ids: Iterable[str], facts_key: str = "") -> dict[str, KnownItem]:
+        """Those that are known and fresh in the catalogue's present space, with facts by a spec where one is given."""
         space, now = self._spaces.get(catalog, ""), time.monotonic()
         found = {}
         for item_id in item_ids:
             known = self._entries.get((catalog, space, item_id))
-            if known is not None and known.stale_at > now:
+            if known is None or known.stale_at <= now:
+                continue
+            if not facts_key or known.facts_key == facts_key or not known.exists:
                 found[item_id] = known
         return found
 
-    def remember(self, catalog: str, space: str, item_id: str, revision: int, title: str, vector: Floats) -> None:
+    def remember(
+        self,
+        catalog: str,
+        space: str,
+        item_id: str,
+        revision: int,
+        title: str,
+        vector: Floats,
+        facts: bytes = b"",
+        facts_key: str = "",
+    ) -> None:
         """Keeps what retrieval said about an item."""
         self._spaces[catalog] = space
         stale_at = time.monotonic() + self._max_age_s
-        self._entries.put((catalog, space, item_id), KnownItem(vector, space, revision, title, True, stale_at))
+        known = KnownItem(vector, space, revision, title, True, stale_at, facts, facts_key)
+        self._entries.put((catalog, space, item_id), known)
 
     def remember_missing(self, catalog: str, space: str, item_id: str) -> None:
         """Keeps, for a moment, that there is no such item: events on unknown items must not cost a call each time."""

@@ -23,6 +23,7 @@ MAX_TITLE_BYTES, MAX_TEXT_BYTES = 2048, 32 << 10
 MAX_CATEGORIES, MAX_CATEGORY_BYTES, MAX_LANGUAGE_BYTES = 32, 256, 64
 
 _MAX_PATHS = 64
+_ATTRIBUTES = "attributes."
 _ITEM_FIELDS = frozenset(item_pb2.Item.DESCRIPTOR.fields_by_name)
 _OUTPUT_ONLY = frozenset({"id", "revision", "sequence", "updated_at", "inferred", "inferred_version"})
 _TimeField = Literal["created_at", "available_from", "available_until", "updated_at"]
@@ -119,7 +120,8 @@ def check_read_mask(violations: Violations, field: str, mask: FieldMask) -> None
     """A read mask names fields of Item."""
     violations.check_count(f"{field}.paths", len(mask.paths), 0, _MAX_PATHS)
     for i, path in enumerate(mask.paths[:_MAX_PATHS]):
-        if path not in _ITEM_FIELDS:
+        single = path.startswith(_ATTRIBUTES) and attributes.is_name(path.removeprefix(_ATTRIBUTES))
+        if path not in _ITEM_FIELDS and not single:
             violations.add(f"{field}.paths[{i}]", f"{path!r} is no field of Item")
 
 
@@ -135,14 +137,21 @@ def check_update_mask(violations: Violations, mask: FieldMask) -> None:
 
 def hidden_fields(paths: Iterable[str]) -> Hidden:
     """What a read mask leaves out."""
-    return tuple(sorted(_ITEM_FIELDS - set(paths)))
+    named = set(paths)
+    single = {path for path in named if path.startswith(_ATTRIBUTES)} if "attributes" not in named else set()
+    return tuple(sorted(_ITEM_FIELDS - named - ({"attributes"} if single else set()) | single))
 
 
 def fill_item(target: item_pb2.Item, payload: bytes, hidden: Hidden) -> None:
     """A stored item, without the fields that the read mask leaves out."""
     target.ParseFromString(payload)
+    shown = {name.removeprefix(_ATTRIBUTES) for name in hidden if name.startswith(_ATTRIBUTES)}
+    if shown:
+        for name in target.attributes.keys() - shown:
+            del target.attributes[name]
     for name in hidden:
-        target.ClearField(name)  # type: ignore[arg-type]  # names come from the descriptor
+        if not name.startswith(_ATTRIBUTES):
+            target.ClearField(name)  # type: ignore[arg-type]  # names come from the descriptor
 
 
 # ---- filters

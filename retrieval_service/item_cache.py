@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 Hidden = tuple[str, ...]
-"""Names of the fields that a view leaves out."""
+"""What a view leaves out: names of fields; `attributes.NAME`: of the attributes all but those named in this way."""
 
 MakeView = Callable[[bytes, Hidden], bytes]
 """A stored item as an answer shows it."""

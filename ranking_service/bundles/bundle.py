@@ -18,6 +18,7 @@ MANIFEST = "manifest.json"
 ACTIVE_FILE = "active"
 """Beside the bundles of a catalogue: the id of the one that serves."""
 RANKER_FILE = "ranker.txt"
+FEATURES_FILE = "features.json"
 SEQUENCE_FILE = "sequence.onnx"
 SEQUENCE_ITEMS_FILE = "sequence_items.npz"
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ranking_service.attribute_features.attribute_features import AttributeFeatures
+from ranking_service.attribute_features.feature_spec import FeatureSpec
 from ranking_service.bundles.bundle import (
+    FEATURES_FILE,
     RANKER_FILE,
     SEQUENCE_FILE,
     SEQUENCE_ITEMS_FILE,
@@ -30,7 +33,10 @@ def serving_bundle(manifest: Manifest, files: Mapping[str, bytes]) -> ServingBun
     """
     try:
         weights = {SourceKind[name.upper()]: float(weight) for name, weight in manifest.weights.items()}
-        ranker = _ranker(manifest, files[RANKER_FILE].decode()) if manifest.serves == "ranker" else None
+        attributes, ranker = None, None
+        if manifest.serves == "ranker":
+            attributes = attribute_features(files)
+            ranker = _ranker(manifest, files[RANKER_FILE].decode(), attributes)
         sequence = None
         if SEQUENCE_FILE in files:
             sequence = sequence_model(files[SEQUENCE_FILE], files[SEQUENCE_ITEMS_FILE], manifest.spaces.get(SPACE, 0))
@@ -45,11 +51,21 @@ def serving_bundle(manifest: Manifest, files: Mapping[str, bytes]) -> ServingBun
         manifest.rerank_depth,
         manifest.new_items,
         calibration,
+        attributes,
     )
-    return ServingBundle(manifest.id, scorer, sequence, learned, knob)
+    return ServingBundle(manifest.id, scorer, sequence, learned, knob, attributes)
 
 
-def _ranker(manifest: Manifest, model: str) -> TreeRanker:
-    if manifest.feature_names != NAMES:
+def attribute_features(files: Mapping[str, bytes]) -> AttributeFeatures | None:
+    """What the ranker of a bundle reads besides what all read; None where it reads nothing else.
+
+    Raises:
+        ValueError: The file is not one of ours.
+    """
+    return AttributeFeatures(FeatureSpec.from_json(files[FEATURES_FILE])) if FEATURES_FILE in files else None
+
+
+def _ranker(manifest: Manifest, model: str, attributes: AttributeFeatures | None) -> TreeRanker:
+    if manifest.feature_names != NAMES + (attributes.spec.names if attributes is not None else ()):
         raise BundleUnusable(f"bundle {manifest.id} was trained by another release; train again")
     return TreeRanker(model)

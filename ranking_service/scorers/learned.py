@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from ranking_service.attribute_features.attribute_features import AttributeFeatures
 from ranking_service.candidate import Floats, Pool, SourceKind
 from ranking_service.scorers.calibration import Calibration
-from ranking_service.scorers.features import features
+from ranking_service.scorers.features import NAMES, features
 from ranking_service.scorers.scorer import Opinions
 from ranking_service.scorers.source_weights import source_weights
 from ranking_service.scorers.tree_ranker import TreeRanker
@@ -35,6 +36,7 @@ class LearnedScorer:
             sources, only those that read texts can speak for it. The ranker, which has seen few like it, lets
             candidates that nobody has acted on keep their places.
         calibration: From the relevance to the chance that the user acts on what is shown; None: chances are unknown.
+        attributes: What the ranker reads besides the columns of `features`, behind them; None: nothing.
     """
 
     def __init__(
@@ -44,9 +46,11 @@ class LearnedScorer:
         depth: int,
         new_items: float = 0.0,
         calibration: Calibration | None = None,
+        attributes: AttributeFeatures | None = None,
     ) -> None:
         self._weights, self._ranker, self._depth, self._new_items = weights, ranker, depth, new_items
-        self._calibration = calibration
+        self._calibration, self._attributes = calibration, attributes
+        self._names = NAMES + (attributes.spec.names if attributes is not None else ())
 
     def score(self, taste: Taste, pool: Pool, opinions: Opinions) -> Scores:
         """See `Scorer`."""
@@ -94,10 +98,12 @@ class LearnedScorer:
         if newness is not None:
             rows = rows[newness[rows] < 1]
         columns = features(taste, pool, opinions, blend.total)[rows]
+        if self._attributes is not None:
+            columns = np.hstack([columns, self._attributes.of_pool(taste, pool, rows)])
         total = reranked(blend.total, rows, self._ranker.score(columns))
         read = np.full((len(pool), columns.shape[1]), np.nan, np.float32)
         read[rows] = columns
-        return replace(blend, total=total, ranked_by=read)
+        return replace(blend, total=total, ranked_by=read, read_names=self._names)
 
 
 def _hears(taste: Taste) -> bool:

@@ -39,6 +39,7 @@ class Scores:
         by_rule: What of the nudge each rule added, by the rule's id.
         ranked_by: What a learned ranker read, shape (n, features), rows of NaN where it read nothing; None: there was
             none.
+        read_names: Names of these features.
         chance: Of each candidate that the user acts on it once shown, in [0, 1]; None: the relevance is not on a scale
             that chances were fitted to.
     """
@@ -49,6 +50,7 @@ class Scores:
     evidence: Mapping[SourceKind, Floats] = field(default_factory=dict)
     by_rule: Mapping[str, Floats] = field(default_factory=dict)
     ranked_by: Floats | None = None
+    read_names: tuple[str, ...] = ()
     chance: Floats | None = None
 
     def take(self, rows: np.ndarray[tuple[int], np.dtype[np.int32]]) -> Scores:
@@ -60,6 +62,7 @@ class Scores:
             {k: v[rows] for k, v in self.evidence.items()},
             {k: v[rows] for k, v in self.by_rule.items()},
             None if self.ranked_by is None else self.ranked_by[rows],
+            self.read_names,
             None if self.chance is None else self.chance[rows],
         )
 

@@ -268,9 +268,13 @@ class RecordedService:
         self._users.case = case
         items = self._dataset.events.item[case.history[self._done[case.history]]]
         known = frozenset(self._dataset.item_ids[item] for item in np.unique(items[items >= 0]).tolist())
+        context = self._dataset.events.context_of(case.target_row)
         query = Query(
             CATALOG,
             self._dataset.user_ids[case.user],
+            locale=context.locale,
+            device=context.device,
+            place=context.place,
             excluded=frozenset() if include_history else known,
             include_seen=include_history,
             diversity=diversity,

@@ -22,6 +22,7 @@ from zhiyin.retrieval.v1 import retrieval_service_pb2 as pb
 SEMANTIC = "semantic"
 Floats = NDArray[np.float32]
 _PAGE = 1_000
+_ATTRIBUTE = "attributes."
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,7 @@ class MemoryCatalog:
         self._items, self.spaces = items, dict(spaces)
         self._number = {item.id: number for number, item in enumerate(items)}
         self._created = np.array([item.created_at.seconds + item.created_at.nanos / 1e9 for item in items])
-        # As many shares of a serialised answer: concatenated they are one.
-        self._entries = [pb.SearchResponse(items=[_without_text(item)]).SerializeToString() for item in items]
+        self._shown: dict[tuple[str, ...], list[bytes]] = {}
         self._order_of_ids = np.empty(len(items), np.int64)
         self._order_of_ids[np.argsort([item.id.encode() for item in items])] = np.arange(len(items))
 
@@ -98,8 +98,8 @@ class MemoryCatalog:
                     name=query.name, item_indices=[place[n] for n in numbers], scores=scores, plan=pb.SEARCH_PLAN_EXACT
                 )
             )
-        shown = np.fromiter(place, np.int64, len(place))
-        response = pb.SearchResponse.FromString(b"".join([self._entries[n] for n in place]))
+        shown, entries = np.fromiter(place, np.int64, len(place)), self._entries(request)
+        response = pb.SearchResponse.FromString(b"".join([entries[n] for n in place]))
         response.results.extend(results)
         response.hydrated_indices.extend(place[number] for number in hydrated)
         response.missing_item_ids.extend(missing)
@@ -129,6 +129,14 @@ class MemoryCatalog:
         start = int(page_token or 0)
         page = [self._items[number] for number in numbers[start : start + _PAGE].tolist()]
         return page, str(start + _PAGE) if start + _PAGE < len(numbers) else ""
+
+    def _entries(self, request: pb.SearchRequest) -> list[bytes]:
+        """Of each item what the request wants to see, as a share of a serialised answer: concatenated they are one."""
+        names = tuple(path.removeprefix(_ATTRIBUTE) for path in request.read_mask.paths if path.startswith(_ATTRIBUTE))
+        if names not in self._shown:
+            shares = [pb.SearchResponse(items=[_without_text(item, names)]) for item in self._items]
+            self._shown[names] = [share.SerializeToString() for share in shares]
+        return self._shown[names]
 
     def _hydrated(
         self, request: pb.SearchRequest, allowed: NDArray[np.bool_]
@@ -226,11 +234,13 @@ class MemoryCatalog:
         return np.asarray(self._created >= start.seconds + start.nanos / 1e9)
 
 
-def _without_text(item: Item) -> Item:
+def _without_text(item: Item, attributes: Sequence[str]) -> Item:
+    """Of attributes only those named."""
     shown = Item()
     shown.CopyFrom(item)
     shown.text = ""
-    shown.attributes.clear()
+    for name in shown.attributes.keys() - set(attributes):
+        del shown.attributes[name]
     return shown
 
 

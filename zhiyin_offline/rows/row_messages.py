@@ -86,6 +86,8 @@ def event_message(row: SourceRow) -> ranking_pb2.Event:
         event.value = value
     if (time := fields.take("time")) is not None:
         event.time.CopyFrom(timestamp("time", time))
+    for name, text in fields.texts("context", ("locale", "device", "place")).items():
+        setattr(event.context, name, text)
     fields.finish()
     return event
 
@@ -174,6 +176,16 @@ class _Fields:
         if not isinstance(value, Mapping):
             raise BadRow(f"attributes: expected an object, got {value!r}")
         return {name: attribute_value(f"attributes.{name}", each) for name, each in value.items()}
+
+    def texts(self, name: str, known: tuple[str, ...]) -> dict[str, str]:
+        """An object of texts."""
+        value = self.take(name)
+        if value is None:
+            return {}
+        if not isinstance(value, Mapping) or not set(value) <= set(known):
+            raise BadRow(f"{name}: expected an object with some of {', '.join(known)}, got {value!r}")
+        inside = _Fields(value)
+        return {key: text for key in known if (text := inside.text(key))}
 
     def finish(self) -> None:
         if unknown := sorted(self._left):

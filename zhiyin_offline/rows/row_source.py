@@ -21,6 +21,7 @@ from zhiyin_offline.rows.row_errors import BadRow, ImportFailed
 
 _SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".parquet")
 _PACKED = (".gz", ".zst")
+_CONTEXT = "context."
 _LIST_COLUMNS = ("categories", "follows")
 _MAX_CELL_CHARACTERS = 4 * 1024 * 1024
 
@@ -180,12 +181,15 @@ def _csv_row(line: int, file: str, header: list[str], cells: list[str]) -> Sourc
 
 
 def _flat_fields(columns: dict[str, str]) -> dict[str, Any]:
-    """Folds flat columns back into a row: lists are split, `attributes.*` gathered, empty cells dropped."""
+    """Folds flat columns back into a row: lists split, `attributes.*` and `context.*` gathered, empty cells dropped."""
     fields: dict[str, Any] = {}
     attributes: dict[str, str] = {}
     for name, cell in columns.items():
         if name.startswith("attributes."):
             attributes[name.removeprefix("attributes.")] = cell
+        elif name.startswith(_CONTEXT):
+            if cell != "":
+                fields.setdefault("context", {})[name.removeprefix(_CONTEXT)] = cell
         elif name in _LIST_COLUMNS:
             fields[name] = [part for part in cell.split(LIST_SEPARATOR) if part]
         elif cell != "":
@@ -208,9 +212,13 @@ def _parquet_rows(raw: IO[bytes], file: str) -> Iterator[SourceRow]:
 
 
 def _parquet_fields(columns: dict[str, Any]) -> dict[str, Any]:
-    fields = {
-        name: value for name, value in columns.items() if value is not None and not name.startswith("attributes.")
-    }
+    given = {name: value for name, value in columns.items() if value is not None}
+    fields = {name: value for name, value in given.items() if not name.startswith(("attributes.", _CONTEXT))}
+    context = {name.removeprefix(_CONTEXT): value for name, value in given.items() if name.startswith(_CONTEXT)}
+    # A column of structs has all of its fields in every row.
+    context |= {name: value for name, value in dict(fields.pop("context", {})).items() if value is not None}
+    if context:
+        fields["context"] = context
     attributes = dict(fields.get("attributes") or {})
     attributes |= {
         name.removeprefix("attributes."): value for name, value in columns.items() if name.startswith("attributes.")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ranking_service.attribute_features.asker import NOBODY, Asker, asker_of
 from ranking_service.pipeline import Judged
 from ranking_service.scorers.features import NAMES, SOURCES, features
 from ranking_service.scorers.source_weights import source_weights
@@ -32,6 +33,9 @@ class Example:
         builtin: What the weights of the house give, shape (n,).
         proposers: Who proposed each, a bit for each number of `SourceKind`. Shape (n,).
         columns: Features with the house's sum as `blend`, shape (n, features), FLOAT16 to fit more cases in memory.
+        items: Item numbers of the candidates, shape (n,).
+        asker: Who asked, in which circumstances: with the items all that columns of attributes are made of. Both stay
+            at their defaults where nobody will make any.
     """
 
     target: int
@@ -40,6 +44,8 @@ class Example:
     builtin: Floats
     proposers: NDArray[np.int64]
     columns: NDArray[np.float16]
+    items: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+    asker: Asker = NOBODY
 
     def blend(self, weights: Floats) -> Floats:
         """The weighted sum, shape (n,); weights as columns of `opinions`."""
@@ -60,12 +66,12 @@ def collect(
     examples: list[Example] = []
     for start in range(0, len(cases), _CHUNK):
         part = cases[start : start + _CHUNK]
-        examples += service.judge(part, lambda judged: _example(judged, next(targets)))
+        examples += service.judge(part, lambda judged: _example(judged, next(targets), dataset.item_numbers))
         progress(len(examples))
     return examples
 
 
-def _example(judged: Judged, target: str) -> Example:
+def _example(judged: Judged, target: str, numbers: Mapping[str, int]) -> Example:
     pool, said = judged.pool, judged.opinions
     opinions = np.zeros((len(pool), len(SOURCES)), np.float32)
     for column, kind in enumerate(SOURCES):
@@ -77,4 +83,6 @@ def _example(judged: Judged, target: str) -> Example:
     for kind, of_kind in pool.provenance.items():
         proposers |= np.where(of_kind.ranks > 0, 1 << kind.value, 0)
     columns = features(judged.taste, pool, said, builtin)
-    return Example(found, opinions, said.nudge, builtin, proposers, np.clip(columns, -6e4, 6e4).astype(np.float16))
+    items = np.array([numbers[item_id] for item_id in pool.ids], np.int32)
+    told = np.clip(columns, -6e4, 6e4).astype(np.float16)
+    return Example(found, opinions, said.nudge, builtin, proposers, told, items, asker_of(judged.taste))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,8 +129,15 @@ def _without(example: Example, gone: int, places: Sequence[int], columns: Sequen
     features[:, columns] = np.nan
     features[:, _PROPOSED_BY] -= _bits(example.proposers[rows] & gone)
     target = int(np.count_nonzero(stays[: example.target])) if example.target >= 0 and stays[example.target] else -1
-    return Example(
-        target, opinions, example.nudge[rows], example.builtin[rows], example.proposers[rows] & ~gone, features
+    return replace(
+        example,
+        target=target,
+        opinions=opinions,
+        nudge=example.nudge[rows],
+        builtin=example.builtin[rows],
+        proposers=example.proposers[rows] & ~gone,
+        columns=features,
+        items=example.items[rows],
     )
 
 

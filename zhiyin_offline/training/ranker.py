@@ -8,7 +8,6 @@ import lightgbm
 import numpy as np
 from numpy.typing import NDArray
 
-from ranking_service.scorers.features import NAMES
 from ranking_service.scorers.learned import reranked
 from ranking_service.scorers.tree_ranker import TreeRanker
 from zhiyin_offline.training.examples import Example, Floats
@@ -43,9 +42,7 @@ def train_ranker(examples: Sequence[Example], weights: Floats, seed: int, thread
             groups.append(len(best))
     if len(groups) < 2:
         return None
-    data = lightgbm.Dataset(
-        np.concatenate(rows), np.concatenate(labels).astype(np.int32), group=groups, feature_name=list(NAMES)
-    )
+    data = lightgbm.Dataset(np.concatenate(rows), np.concatenate(labels).astype(np.int32), group=groups)
     settings = {**_SETTINGS, "seed": seed, "num_threads": threads}
     return str(lightgbm.train(settings, data, _TREES).model_to_string())
 

@@ -101,12 +101,27 @@ def read_log(connection: Connection, catalog_key: int, after: int, until: int) -
         after = rows[-1][0]
 
 
+def read_contexts(connection: Connection, catalog_key: int) -> Iterator[tuple[int, EventContext]]:
+    """Sequence and circumstances of the events that have any, in order."""
+    after = -1
+    while True:
+        query = (
+            select(events.c.sequence, events.c.context)
+            .where(events.c.catalog_key == catalog_key, events.c.sequence > after, events.c.context.is_not(None))
+            .order_by(events.c.sequence)
+            .limit(_ENTRIES_PER_PAGE)
+        )
+        rows = connection.execute(query).all()
+        for sequence, context in rows:
+            yield sequence, _context(context)
+        if len(rows) < _ENTRIES_PER_PAGE:
+            return
+        after = rows[-1].sequence
+
+
 def event_from_row(row: Any, user_id: str) -> Event:
     """A whole stored event."""
-    context = None
-    if row.context is not None:
-        told = json.loads(row.context)
-        context = EventContext(told["l"], told["t"], told["d"], told["p"])
+    context = None if row.context is None else _context(row.context)
     return Event(
         event_id=row.event_id,
         user_id=user_id,
@@ -121,6 +136,11 @@ def event_from_row(row: Any, user_id: str) -> Event:
         list_id=row.list_id,
         digest=row.digest,
     )
+
+
+def _context(text: str) -> EventContext:
+    told = json.loads(text)
+    return EventContext(told["l"], told["t"], told["d"], told["p"])
 
 
 def interaction(

@@ -14,13 +14,14 @@ from sqlalchemy import Connection, Engine, delete, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from ranking_service.rules.rule import RuleBook
-from ranking_service.users.event import Event
+from ranking_service.users.event import Event, EventContext
 from ranking_service.users.store import event_rows, rule_rows, user_rows
 from ranking_service.users.store.impression_rows import load_impressions
 from ranking_service.users.store.schema import SCHEMA, catalogs, store_facts
 from ranking_service.users.user import Change, StoredUser
 from ranking_service.users.user_state import UserState
 from service_runtime import migrations, sql
+from service_runtime.attributes import AttributeScalar
 from zhiyin.ranking.v1 import ranking_service_pb2 as pb
 
 DEFAULT_CATALOG = "default"
@@ -124,6 +125,16 @@ class UserStore:
         with sql.reading(self._reader) as connection:
             end = _sequence(connection, catalog_key) if until is None else until
             yield from event_rows.read_log(connection, catalog_key, after, end)
+
+    def contexts(self, catalog_key: int) -> Iterator[tuple[int, EventContext]]:
+        """Sequence and circumstances of the events that have any, in the order of the log."""
+        with sql.reading(self._reader) as connection:
+            yield from event_rows.read_contexts(connection, catalog_key)
+
+    def user_attributes(self, catalog_key: int) -> dict[int, dict[str, AttributeScalar]]:
+        """Attributes by the key of the user, of all who have any."""
+        with sql.reading(self._reader) as connection:
+            return dict(user_rows.load_attributes(connection, catalog_key))
 
     def heads(self) -> dict[str, int]:
         """The sequence of every catalogue by its name."""

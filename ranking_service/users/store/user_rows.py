@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, and_, delete, insert, or_, select, update
@@ -21,6 +21,7 @@ from ranking_service.users.store.schema import attribute_kinds, erasures, events
 from ranking_service.users.user import Change, Profile, StoredUser, UserChange, UserWrite
 from ranking_service.users.user_state import UserState
 from service_runtime import attributes
+from service_runtime.attributes import AttributeScalar
 from service_runtime.errors import InvalidRequest, RevisionConflict, Violation
 
 _HISTORY_TYPES = [number for number, rule in RULES.items() if rule.in_history]
@@ -137,6 +138,15 @@ def load_user(connection: Connection, catalog_key: int, user_id: str) -> StoredU
     if row is None:
         return None
     return StoredUser(user_id, _profile(connection, row), row.revision, row.updated_us, row.event_count)
+
+
+def load_attributes(connection: Connection, catalog_key: int) -> Iterator[tuple[int, dict[str, AttributeScalar]]]:
+    """Attributes of all users who have any, by the key of the user."""
+    query = select(users.c.user_key, users.c.attributes).where(
+        users.c.catalog_key == catalog_key, users.c.attributes != "{}"
+    )
+    for key, text in connection.execute(query):
+        yield key, attributes.from_json(json.loads(text))
 
 
 def load_events(

@@ -13,7 +13,7 @@ from zhiyin_offline.training.examples import Example
 CANDIDATES = 40
 EVERYBODY = np.full(CANDIDATES, -1, np.int64)
 """All sources proposed all candidates."""
-
+NUMBERS = np.arange(CANDIDATES, dtype=np.int32)
 COLUMN = {kind.name.lower(): place for place, kind in enumerate(SOURCES)}
 
 
@@ -48,7 +48,7 @@ def planted(
         target = -1 if random.random() < misses else int(random.choice(CANDIDATES, p=shares(score)))
         nothing = np.zeros(CANDIDATES, np.float32)
         house = random.standard_normal(CANDIDATES).astype(np.float32)
-        made.append(Example(target, opinions, nothing, house, EVERYBODY, columns))
+        made.append(Example(target, opinions, nothing, house, EVERYBODY, columns, NUMBERS))
     return made
 
 

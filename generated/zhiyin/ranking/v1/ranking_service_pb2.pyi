@@ -429,7 +429,7 @@ class AnonymousProfile(_message.Message):
 
     @_builtins.property
     def attributes(self) -> _containers.MessageMap[_builtins.str, _item_pb2.AttributeValue]:
-        """Typed attributes, as User.attributes. Checked; no source of this release reads them."""
+        """Typed attributes, as User.attributes. A learned ranker may read them (docs/training.md), no source does."""
 
     def __init__(
         self,
@@ -459,10 +459,12 @@ class RecommendContext(_message.Message):
     locale: _builtins.str
     """BCP 47 tag; items in this language come first among equals. Empty: no preference."""
     device: _builtins.str
-    """Such as `phone`, `tv`, `web`; at most 64 bytes. Kept with events; no source of this release reads it."""
+    """Such as `phone`, `tv`, `web`; at most 64 bytes. Kept with events. A learned ranker may read it (docs/training.md), where events
+    tell theirs.
+    """
     place: _builtins.str
-    """Where on the caller's site or in the world, such as `home` or `shanghai`; at most 64 bytes. Kept with events; no source of
-    this release reads it.
+    """Where on the caller's site or in the world, such as `home` or `shanghai`; at most 64 bytes. Kept with events and read as `device`
+    is.
     """
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
@@ -1587,7 +1589,7 @@ class User(_message.Message):
     """Events recorded. Output only."""
     @_builtins.property
     def attributes(self) -> _containers.MessageMap[_builtins.str, _item_pb2.AttributeValue]:
-        """Typed attributes, as Item.attributes. Kept and exported; no source of this release reads them."""
+        """Typed attributes, as Item.attributes. Kept and exported. A learned ranker may read them (docs/training.md), no source does."""
 
     @_builtins.property
     def follows(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

@@ -344,7 +344,7 @@ class GetItemsRequest(_message.Message):
 
     @_builtins.property
     def read_mask(self) -> _field_mask_pb2.FieldMask:
-        """Which fields to fill, by their names in Item. Unset: all."""
+        """Which fields to fill, by their names in Item, single attributes as `attributes.NAME`; at most 64. Unset: all."""
 
     def __init__(
         self,
@@ -508,7 +508,7 @@ class SearchRequest(_message.Message):
 
     @_builtins.property
     def read_mask(self) -> _field_mask_pb2.FieldMask:
-        """Which fields of items to fill, by their names in Item. Unset: `id` only."""
+        """Which fields of items to fill, by their names in Item, single attributes as `attributes.NAME`; at most 64. Unset: `id` only."""
 
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___NamedFilter]:
