@@ -10,6 +10,8 @@ from torch import Tensor
 
 # Scores of a chunk of users: small enough for the cache of a core, large enough for a matrix product.
 _CHUNK_SCORES = 2_000_000
+# Of which there is a logarithm.
+_LEAST_SHARE = 1e-38
 
 
 class _FullSoftmax(torch.autograd.Function):
@@ -24,19 +26,19 @@ class _FullSoftmax(torch.autograd.Function):
         users_gradient, items_gradient = torch.empty_like(users), torch.zeros_like(items)
         loss = users.new_zeros(())
         size = max(32, _CHUNK_SCORES // len(items))
-        item_factors = items.to(factors)
+        item_factors, user_factors = items.to(factors), users.to(factors)
+        weighted = weights[:, None] * users
+        weighted_factors = weighted.to(factors)
         for start in range(0, len(users), size):
             chunk = slice(start, start + size)
-            user_factors, wanted, weight = users[chunk].to(factors), targets[chunk, None], weights[chunk, None]
-            scores = (user_factors @ item_factors.T).float()
-            at_target = scores.gather(1, wanted)
-            highest = scores.amax(1, keepdim=True)
-            shares = scores.sub_(highest).exp_()
-            total = shares.sum(1, keepdim=True)
-            loss += (weight * (total.log() + highest - at_target)).sum()
-            shares = shares.mul_(weight / total).scatter_add_(1, wanted, -weight).to(factors)
-            users_gradient[chunk] = shares @ item_factors
-            items_gradient += shares.T @ user_factors
+            # One pass, whatever the factors are; the weights and the targets count on the small side of the products.
+            shares = torch.softmax(user_factors[chunk] @ item_factors.T, 1)
+            at_target = shares.gather(1, targets[chunk, None]).float()
+            loss -= (weights[chunk, None] * at_target.clamp_min(_LEAST_SHARE).log()).sum()
+            users_gradient[chunk] = (shares @ item_factors).float()
+            items_gradient += shares.T @ weighted_factors[chunk]
+        users_gradient = weights[:, None] * (users_gradient - items[targets])
+        items_gradient.index_add_(0, targets, weighted, alpha=-1)
         ctx.save_for_backward(users_gradient, items_gradient)
         return loss
 

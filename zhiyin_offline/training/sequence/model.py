@@ -25,27 +25,33 @@ class ItemTable(nn.Module):
     """
 
     text: Tensor
+    textless: Tensor
 
     def __init__(self, text: Tensor, dimensions: int) -> None:
         super().__init__()
         self.ids = nn.Parameter(torch.randn(len(text), dimensions) * _INITIAL_SCALE)
         self.projection = nn.Parameter(torch.randn(text.shape[1], dimensions) * _INITIAL_SCALE)
         self.register_buffer("text", text, persistent=False)
+        self.register_buffer("textless", ~text.any(1, keepdim=True), persistent=False)
 
-    def forward(self, rows: Tensor | None = None, id_dropout: float = 0.0) -> Tensor:
+    def forward(
+        self, rows: Tensor | None = None, id_dropout: float = 0.0, factors: torch.dtype = torch.float32
+    ) -> Tensor:
         """Item vectors, shape (rows, dimensions).
 
         Args:
             rows: Which items; None: all.
             id_dropout: Share of the items with a text that have to do with it.
+            factors: What the product of texts and projection reads; it sums in float32.
         """
-        ids, text = (self.ids, self.text) if rows is None else (self.ids[rows], self.text[rows])
+        every = slice(None) if rows is None else rows
+        ids, text = self.ids[every], self.text[every]
         if text.shape[1] == 0:
             return ids
         if id_dropout > 0:
-            kept = (torch.rand(len(ids), 1, device=ids.device) >= id_dropout) | ~text.any(1, keepdim=True)
+            kept = (torch.rand(len(ids), 1, device=ids.device) >= id_dropout) | self.textless[every]
             ids = ids * kept
-        return ids + text @ self.projection
+        return ids + (text.to(factors) @ self.projection.to(factors)).float()
 
 
 class Block(nn.Module):

@@ -108,12 +108,12 @@ class Optimisation:
         targets, weights = all_targets[valid], torch.from_numpy(batch.weights).to(device)[valid]
         id_dropout = self._settings.id_dropout
         if self._sampler is None:
-            table = self.model.items(id_dropout=id_dropout)
+            table = self.model.items(id_dropout=id_dropout, factors=self._factors)
             return full_softmax(self.model.user(table[inputs])[valid], table, targets, weights, self._factors)
         # Only the items of this step get a vector; each one the same wherever it occurs.
         negatives = self._sampler.draw(self._settings.sampled_items)
         rows, places = torch.unique(torch.cat([inputs.flatten(), targets, negatives]), return_inverse=True)
-        table = self.model.items(rows, id_dropout)
+        table = self.model.items(rows, id_dropout, self._factors)
         at_inputs, at_targets, at_negatives = places.split([inputs.numel(), len(targets), len(negatives)])
         users = self.model.user(table[at_inputs.view_as(inputs)])[valid]
         expected = (self._sampler.probability[negatives] * len(negatives)).log()
