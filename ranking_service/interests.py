@@ -37,8 +37,8 @@ def find_interests(vectors: Floats, weights: Sequence[float], at_most: int) -> t
     Returns:
         Interests, heaviest first. Every row is in exactly one cluster; clusters beyond `at_most` are left out.
     """
-    known = [row for row in range(len(weights)) if vectors.size and float(vectors[row] @ vectors[row]) > 0.5]
-    unknown = [row for row in range(len(weights)) if row not in set(known)]
+    has_vector = (vectors * vectors).sum(axis=1) > 0.5 if vectors.size else np.zeros(len(weights), dtype=bool)
+    known, unknown = np.flatnonzero(has_vector).tolist(), np.flatnonzero(~has_vector).tolist()
     clusters = [[known[position] for position in cluster] for cluster in _average_link(vectors[known])] if known else []
     clusters.sort(key=lambda cluster: -sum(weights[row] for row in cluster))
     if unknown:
@@ -57,11 +57,11 @@ def _average_link(vectors: Floats) -> list[list[int]]:
     """Merges the closest two clusters until none are close enough."""
     n = len(vectors)
     clusters: list[list[int]] = [[row] for row in range(n)]
-    sizes = np.ones(n, dtype=np.float32)
+    sizes = [1] * n
     closeness = (vectors @ vectors.T).astype(np.float32)
     np.fill_diagonal(closeness, -np.inf)
     for _ in range(n - 1):
-        a, b = divmod(int(np.argmax(closeness)), n)
+        a, b = divmod(int(closeness.argmax()), n)
         if closeness[a, b] < _SAME_INTEREST:
             break
         merged = (closeness[a] * sizes[a] + closeness[b] * sizes[b]) / (sizes[a] + sizes[b])

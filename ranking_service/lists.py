@@ -20,7 +20,7 @@ from ranking_service.page import Page, read_page
 from ranking_service.page_token import PageToken
 from ranking_service.pipeline import Recommender
 from ranking_service.query import Query
-from ranking_service.reasons import Followers, loudest_source, reason_for
+from ranking_service.reasons import Followers, Reasons, loudest_source
 from ranking_service.rules.served_items import Served
 from ranking_service.search_request import RANKING_FIELDS
 from ranking_service.selectors.exploration_slots import Place
@@ -120,7 +120,7 @@ class ListServer:
             explain: Whether to say why.
             full: Items with all these fields, by id; those that are not there get what the list has of them.
         """
-        followers = self._followers(slate.taste.query.catalog)
+        reasons = Reasons(slate, self._followers(slate.taste.query.catalog))
         mark = list_mark(slate)
         at_hand = [field for field in fields if field in RANKING_FIELDS]
         entries = []
@@ -139,7 +139,7 @@ class ListServer:
             loudest[source] += 1
             if explain:
                 entry.sources.extend(_source_scores(slate, place))
-                reason = reason_for(slate, place.row, source, followers)
+                reason = reasons.of(place.row, source)
                 entry.reason.CopyFrom(pb2.Reason(source=int(source), text=reason.text, item_ids=reason.item_ids))  # type: ignore[arg-type]
             entries.append(entry)
         return entries, loudest

@@ -21,15 +21,17 @@ def merge(plans: Mapping[SourceKind, Plan], reply: SearchResponse) -> Pool:
         plans: What each source asked for.
         reply: The answer to all of it: hits, and those of the local proposals that exist, match and are available.
     """
-    rows = {item.id: row for row, item in enumerate(reply.items)}
+    items = list(reply.items)
+    ids = [item.id for item in items]
+    rows = {item_id: row for row, item_id in enumerate(ids)}
     compact = half_rows(reply.item_vectors) if reply.item_vectors.rows else np.zeros((len(rows), 1), np.float16)
     hits = {result.name: result for result in reply.results}
     provenance = {kind: _provenance(plan, hits, rows) for kind, plan in plans.items()}
     if reply.labels:
         provenance[SourceKind.RULE] = _brought_in(reply, len(rows))
     return Pool(
-        ids=list(rows),
-        items=list(reply.items),
+        ids=ids,
+        items=items,
         vectors=compact.astype(np.float32),
         compact=compact,
         query_vectors=_query_vectors(reply),
@@ -67,10 +69,14 @@ def _provenance(plan: Plan, hits: Mapping[str, QueryHits], rows: Mapping[str, in
     scores = np.zeros(len(rows), dtype=np.float64)
     found = [(rows[item_id], score) for item_id, score in plan.proposals if item_id in rows]
     found += _take_turns([hits[ask.name] for ask in plan.asks if ask.name in hits])
+    if not found:
+        return Provenance(ranks, scores)
     # In a dict, in the order of the ranks: writing single elements of arrays costs four times as much.
-    best: dict[int, float] = {}
-    for row, score in found:
-        best[row] = max(best.get(row, score), score)
+    best = dict(found)
+    if len(best) < len(found):
+        for row, score in found:
+            if score > best[row]:
+                best[row] = score
     proposed = np.fromiter(best, dtype=np.int32, count=len(best))
     ranks[proposed] = np.arange(1, len(best) + 1)
     scores[proposed] = list(best.values())
@@ -80,6 +86,8 @@ def _provenance(plan: Plan, hits: Mapping[str, QueryHits], rows: Mapping[str, in
 def _take_turns(results: Sequence[QueryHits]) -> list[tuple[int, float]]:
     """The hits of a source's queries: each query's best, then each one's second, and so on."""
     columns = [list(zip(result.item_indices, result.scores, strict=True)) for result in results]
+    if len(columns) == 1:
+        return columns[0]
     return [hit for place in zip_longest(*columns) for hit in place if hit is not None]
 
 

@@ -17,7 +17,7 @@ from ranking_service.attribute_features.item_facts import ItemFacts
 from ranking_service.bundles.serving_bundle import BundleOf, ServingBundle
 from ranking_service.candidate import Floats, Pool, SourceKind
 from ranking_service.clients import Encoder, Retrieval, SpaceGone
-from ranking_service.filters.filters import dropped_ids, in_order_of_weight
+from ranking_service.filters.filters import dropped_among, dropped_ids, in_order_of_weight
 from ranking_service.merge import merge
 from ranking_service.query import Query
 from ranking_service.rules.boosts import boosted
@@ -298,8 +298,8 @@ class Recommender:
 
 def keep_allowed(pool: Pool, taste: Taste) -> Pool:
     """The pool without what the filters drop. Retrieval left most of it out already; this holds whatever it did."""
-    dropped = dropped_ids(taste)
-    rows = [row for row, item_id in enumerate(pool.ids) if not any(item_id in ids for ids in dropped)]
+    gone = dropped_among(pool.ids, taste)
+    rows = [row for row, item_id in enumerate(pool.ids) if item_id not in gone]
     for condition in forbidden(taste) if pool.labels else ():
         # Those for which the request's filter had no room.
         flags = pool.labels.get(label_of(condition))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from ranking_service.candidate import SourceKind
+from ranking_service.candidate import Floats, SourceKind
 from ranking_service.reason_texts import NO_TITLE, PLAIN, quote, verb
 from ranking_service.selectors.slate import Slate
 from ranking_service.taste import Anchor, Taste
@@ -37,34 +38,45 @@ def loudest_source(slate: Slate, row: int, explored: bool) -> SourceKind:
     return max(proposers, key=lambda kind: _contribution(slate, kind, row))
 
 
-def reason_for(slate: Slate, row: int, source: SourceKind, followers: Followers) -> Reason:
-    """The sentence for the source that spoke loudest."""
-    taste, chinese = slate.taste, slate.taste.query.locale.lower().startswith("zh")
-    language = "zh" if chinese else "en"
-    if source is SourceKind.QUERY and not taste.query.text:
-        return Reason(source, PLAIN[language]["search"].format(quote(taste.search_text)))
-    if source in (SourceKind.HISTORY, SourceKind.SIMILAR):
-        return _about(source, nearest_like(slate, row), taste, language)
-    if source is SourceKind.TRANSITION:
-        return _about(source, _followed_like(slate, row, followers), taste, language)
-    return Reason(source, PLAIN[language][source.name.lower()])
+class Reasons:
+    """The sentences of one list. What they need of the user's history is put together once, for all of its places."""
 
+    def __init__(self, slate: Slate, followers: Followers) -> None:
+        self._slate, self._followers = slate, followers
 
-def nearest_like(slate: Slate, row: int) -> Anchor | None:
-    """The item of the user's history that is most like the candidate, which may be of that history itself."""
-    taste, candidate = slate.taste, slate.items[row].id
-    known = [a for a in taste.likes if a.item_id in taste.known_items and a.item_id != candidate]
-    if not known:
-        return None
-    vectors = np.stack([taste.known_items[anchor.item_id].vector for anchor in known])
-    if vectors.shape[1] != slate.vectors.shape[1]:
-        return None
-    return known[int(np.argmax(vectors @ slate.vectors[row].astype(np.float32)))]
+    def of(self, row: int, source: SourceKind) -> Reason:
+        """The sentence for the source that spoke loudest for a row."""
+        taste = self._slate.taste
+        language = "zh" if taste.query.locale.lower().startswith("zh") else "en"
+        if source is SourceKind.QUERY and not taste.query.text:
+            return Reason(source, PLAIN[language]["search"].format(quote(taste.search_text)))
+        if source in (SourceKind.HISTORY, SourceKind.SIMILAR):
+            return _about(source, self._nearest_like(row), taste, language)
+        if source is SourceKind.TRANSITION:
+            return _about(source, self._followed_like(row), taste, language)
+        return Reason(source, PLAIN[language][source.name.lower()])
 
+    def _nearest_like(self, row: int) -> Anchor | None:
+        """The item of the user's history that is most like the candidate, which may be of that history itself."""
+        known, vectors = self._known_likes
+        if vectors.shape[1] != self._slate.vectors.shape[1]:
+            return None
+        closeness = vectors @ self._slate.vectors[row].astype(np.float32)
+        candidate = self._slate.items[row].id
+        others = [place for place, anchor in enumerate(known) if anchor.item_id != candidate]
+        return known[max(others, key=closeness.__getitem__)] if others else None
 
-def _followed_like(slate: Slate, row: int, followers: Followers) -> Anchor | None:
-    candidate = slate.items[row].id
-    return next((anchor for anchor in slate.taste.likes[:5] if candidate in followers(anchor.item_id)), None)
+    def _followed_like(self, row: int) -> Anchor | None:
+        candidate, likes = self._slate.items[row].id, self._slate.taste.likes
+        return next((anchor for anchor in likes[:5] if candidate in self._followers(anchor.item_id)), None)
+
+    @cached_property
+    def _known_likes(self) -> tuple[list[Anchor], Floats]:
+        """The likes of which there is a vector, and these, shape (m, d)."""
+        taste = self._slate.taste
+        known = [anchor for anchor in taste.likes if anchor.item_id in taste.known_items]
+        vectors = [taste.known_items[anchor.item_id].vector for anchor in known]
+        return known, np.stack(vectors) if vectors else np.zeros((0, 1), np.float32)
 
 
 def _about(source: SourceKind, anchor: Anchor | None, taste: Taste, language: str) -> Reason:

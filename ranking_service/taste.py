@@ -125,24 +125,28 @@ def likes_and_dislikes(recent: tuple[Interaction, ...], now: float) -> tuple[tup
     loudest: dict[str, Interaction] = {}
     latest: dict[str, float] = {}
     for interaction in reversed(recent):
-        item_id = interaction.item_id
-        if not item_id or interaction.strength == 0:
+        item_id, strength = interaction.item_id, interaction.strength
+        if not item_id or strength == 0:
             continue
-        net[item_id] = net.get(item_id, 0.0) + interaction.strength
-        latest[item_id] = max(latest.get(item_id, 0.0), interaction.time)
-        if item_id not in loudest or abs(interaction.strength) > abs(loudest[item_id].strength):
+        if item_id not in net:
+            net[item_id], latest[item_id], loudest[item_id] = strength, max(interaction.time, 0.0), interaction
+            continue
+        net[item_id] += strength
+        latest[item_id] = max(latest[item_id], interaction.time)
+        if abs(strength) > abs(loudest[item_id].strength):
             loudest[item_id] = interaction
     likes: list[Anchor] = []
     dislikes: list[Anchor] = []
     for item_id, strength in net.items():
-        side = likes if strength > 0 else dislikes
+        side, room = (likes, _MAX_LIKES) if strength > 0 else (dislikes, _MAX_DISLIKES)
+        if strength == 0 or len(side) == room:
+            continue
         age = max(now - latest[item_id], 0.0)
         weight = (
             min(abs(strength), _MAX_STRENGTH) * _DECAY_PER_PLACE ** len(side) * 0.5 ** min(age / _HALF_LIFE_S, 20.0)
         )
-        if strength != 0:
-            side.append(Anchor(item_id, weight, loudest[item_id].event_type, latest[item_id]))
-    return tuple(likes[:_MAX_LIKES]), tuple(dislikes[:_MAX_DISLIKES])
+        side.append(Anchor(item_id, weight, loudest[item_id].event_type, latest[item_id]))
+    return tuple(likes), tuple(dislikes)
 
 
 def _latest_search(recent: tuple[Interaction, ...], now: float) -> tuple[str, float]:

@@ -78,8 +78,7 @@ class Slate:
 
     def likeness(self) -> Floats:
         """Vectors of the list's own rows, by which they are alike, shape (main, d)."""
-        vectors: Floats = self.vectors[: self.main].astype(np.float32)
-        return with_categories(vectors, [item.categories for item in self.items[: self.main]])
+        return with_categories(self.vectors[: self.main], [item.categories[:] for item in self.items[: self.main]])
 
     def places(self, before: Sequence[int] = (), gone: Set[int] = frozenset()) -> Iterator[Place]:
         """The list, lazily and always the same.

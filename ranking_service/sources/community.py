@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ranking_service.candidate import Floats, Pool, SourceKind
-from ranking_service.filters.filters import dropped_ids
+from ranking_service.filters.filters import dropped_among
 from ranking_service.learned_sources.communities import Communities
 from ranking_service.sources.source import Plan
 from ranking_service.sources.whole_catalog import best_of, scores_of_pool
@@ -52,11 +52,11 @@ class CommunitySource:
 
     def _with_followed(self, taste: Taste, crowd: Plan) -> Plan:
         """What the followed like counts as much as what the groups like, both as shares of the best."""
-        dropped = dropped_ids(taste)
         most = taste.followed[0][1]
         liked = {item_id: weight / most for item_id, weight in taste.followed}
+        gone = dropped_among(liked, taste)
         both = Counter(dict(crowd.proposals))
-        both.update({i: share for i, share in liked.items() if not any(i in ids for ids in dropped)})
+        both.update({i: share for i, share in liked.items() if i not in gone})
 
         def score_of(ids: Sequence[str]) -> Floats:
             shares = np.array([liked.get(item_id, 0.0) for item_id in ids], np.float32)

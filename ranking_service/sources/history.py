@@ -7,7 +7,7 @@ import numpy as np
 from ranking_service.candidate import Floats, Pool, SourceKind
 from ranking_service.interests import Interest
 from ranking_service.sources.source import Ask, Plan
-from ranking_service.taste import Anchor, Taste
+from ranking_service.taste import Taste
 
 # Items of an interest that stand for it; the heaviest say enough and keep the request small.
 _EXAMPLES_PER_INTEREST = 16
@@ -31,12 +31,14 @@ class HistorySource:
     def plan(self, taste: Taste) -> Plan:
         """One query an interest."""
         asks = []
+        nearest = _nearest_interests(taste)
         for number, interest in enumerate(taste.interests):
             likes = {
                 taste.likes[row].item_id: taste.likes[row].weight for row in interest.members[:_EXAMPLES_PER_INTEREST]
             }
+            against = {a.item_id: a.weight for a, of in zip(taste.dislikes, nearest, strict=True) if of == number}
             limit = max(round(self._limit * interest.weight), self._limit // 4, 1)
-            asks.append(Ask(f"history.{number}", _with_dislikes(taste, number, likes), limit))
+            asks.append(Ask(f"history.{number}", _with_dislikes(likes, against), limit))
         return Plan(asks=tuple(asks))
 
     def evidence(self, taste: Taste, plan: Plan, pool: Pool) -> Floats | None:
@@ -59,9 +61,8 @@ def _discount(interest: Interest, heaviest: Interest) -> float:
     return float((interest.weight / heaviest.weight) ** _INTEREST_FLATTENING)
 
 
-def _with_dislikes(taste: Taste, number: int, likes: dict[str, float]) -> tuple[tuple[str, float], ...]:
+def _with_dislikes(likes: dict[str, float], against: dict[str, float]) -> tuple[tuple[str, float], ...]:
     """The examples of an interest, with the dislikes that lie nearest to it as negative ones."""
-    against = {a.item_id: a.weight for a in taste.dislikes if _nearest_interest(taste, a.item_id) == number}
     heaviest, total, total_against = max(likes.values()), sum(likes.values()), sum(against.values())
     scale = min(1.0, _DISLIKE_SHARE * total / total_against) if against else 0.0
     examples = [(item_id, weight / heaviest) for item_id, weight in likes.items()]
@@ -70,18 +71,17 @@ def _with_dislikes(taste: Taste, number: int, likes: dict[str, float]) -> tuple[
     return tuple((item_id, weight) for item_id, weight in examples if abs(weight) > 1e-6)
 
 
-def _nearest_interest(taste: Taste, item_id: str) -> int:
-    known = taste.known_items.get(item_id)
-    if known is None:
-        return 0
-    closeness = []
-    for interest in taste.interests:
-        vectors = [
-            taste.known_items[a.item_id].vector for a in _members(taste, interest) if a.item_id in taste.known_items
-        ]
-        closeness.append(max((float(vector @ known.vector) for vector in vectors), default=-1.0))
-    return int(np.argmax(closeness)) if closeness and max(closeness) > 0 else -1
-
-
-def _members(taste: Taste, interest: Interest) -> list[Anchor]:
-    return [taste.likes[row] for row in interest.members[:_EXAMPLES_PER_INTEREST]]
+def _nearest_interests(taste: Taste) -> list[int]:
+    """Of each dislike the interest with the item most like it: the first where nothing is known of it, -1: none is."""
+    known = [taste.known_items.get(anchor.item_id) for anchor in taste.dislikes]
+    vectors = [item.vector for item in known if item is not None]
+    if not vectors or not taste.interests:
+        return [0] * len(known)
+    closeness = np.full((len(taste.interests), len(vectors)), -1.0)
+    for row, interest in zip(closeness, taste.interests, strict=True):
+        examples = [taste.known_items.get(taste.likes[n].item_id) for n in interest.members[:_EXAMPLES_PER_INTEREST]]
+        members = [item.vector for item in examples if item is not None]
+        if members:
+            row[:] = (np.stack(vectors) @ np.stack(members).T).max(axis=1)
+    nearest = iter(np.where(closeness.max(axis=0) > 0, closeness.argmax(axis=0), -1).tolist())
+    return [0 if item is None else next(nearest) for item in known]

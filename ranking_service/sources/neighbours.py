@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ranking_service.candidate import Floats, Pool, SourceKind
-from ranking_service.filters.filters import dropped_ids
+from ranking_service.filters.filters import dropped_among
 from ranking_service.sources.source import Plan
 from ranking_service.sources.whole_catalog import scores_of_pool
 from ranking_service.taste import Taste
@@ -40,8 +40,8 @@ class NeighboursSource:
             return Plan()
         best = found[0][1]
         known = {item_id: score / best for item_id, score in found}
-        dropped = dropped_ids(taste)
-        shown = [pair for pair in known.items() if not any(pair[0] in ids for ids in dropped)][: self._limit]
+        gone = dropped_among(known, taste)
+        shown = [pair for pair in known.items() if pair[0] not in gone][: self._limit]
 
         def score_of(ids: Sequence[str]) -> Floats:
             return np.array([known.get(item_id, 0.0) for item_id in ids], np.float32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ranking_service.candidate import Floats, Pool, SourceKind
-from ranking_service.filters.filters import dropped_ids
+from ranking_service.filters.filters import dropped_among, dropped_ids
 from ranking_service.sources.source import Plan
 from ranking_service.taste import Taste
 from ranking_service.users.user_state import Statistics
@@ -33,10 +33,10 @@ class TransitionSource:
         if not taste.likes:
             return Plan()
         weights = {anchor.item_id: _DECAY_PER_PLACE**place for place, anchor in enumerate(taste.likes[:_ITEMS])}
-        dropped = dropped_ids(taste)
-        wanted = self._limit + min(sum(map(len, dropped)), _LOOKED_PAST)
+        wanted = self._limit + min(sum(map(len, dropped_ids(taste))), _LOOKED_PAST)
         found = self._statistics.transitions(taste.query.catalog, weights, wanted)
-        shown = [pair for pair in found if not any(pair[0] in ids for ids in dropped)]
+        gone = dropped_among((item_id for item_id, _ in found), taste)
+        shown = [pair for pair in found if pair[0] not in gone]
         return Plan(proposals=tuple(shown[: self._limit]))
 
     def evidence(self, taste: Taste, plan: Plan, pool: Pool) -> Floats | None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ranking_service.candidate import Floats, Pool
-from ranking_service.filters.filters import dropped_ids
+from ranking_service.filters.filters import dropped_among, dropped_ids
 from ranking_service.sources.source import Plan
 from ranking_service.taste import Taste
 
@@ -25,17 +25,13 @@ def best_of(taste: Taste, scores: Floats, item_ids: Sequence[str], rows: Mapping
         rows: Row by id.
         limit: Items wanted.
     """
-    dropped = dropped_ids(taste)
-    wanted = min(limit + min(sum(map(len, dropped)), _LOOKED_PAST), len(scores))
+    wanted = min(limit + min(sum(map(len, dropped_ids(taste))), _LOOKED_PAST), len(scores))
     found = np.argpartition(-scores, wanted - 1)[:wanted] if wanted < len(scores) else np.arange(len(scores))
-    proposals: list[tuple[str, float]] = []
-    for row in found[np.argsort(-scores[found], kind="stable")].tolist():
-        score = float(scores[row])
-        if score <= 0.0 or len(proposals) == limit:
-            break
-        item_id = item_ids[row]
-        if not any(item_id in ids for ids in dropped):
-            proposals.append((item_id, score))
+    best = found[np.argsort(-scores[found], kind="stable")]
+    best = best[scores[best] > 0.0]
+    pairs = [(item_ids[row], score) for row, score in zip(best.tolist(), scores[best].tolist(), strict=True)]
+    gone = dropped_among((item_id for item_id, _ in pairs), taste)
+    proposals = [pair for pair in pairs if pair[0] not in gone][:limit]
 
     def score_of(ids: Sequence[str]) -> Floats:
         places = np.array([rows.get(item_id, -1) for item_id in ids], np.int64)

@@ -55,7 +55,7 @@ class Transitions:
         self._before = pairs.column(np.int32, NOTHING, derived=True)
         self._after = pairs.column(np.int32, NOTHING, derived=True)
         self._last: dict[int, int] = {}
-        # By slot, what `_distinct` writes there; never read before it is written.
+        # By slot, what `_firsts` writes there; never read before it is written.
         self._mark: NDArray[np.int32] = np.empty(0, np.int32)
 
     def add(self, slot: int, entry: LogEntry) -> None:
@@ -91,23 +91,31 @@ class Transitions:
         if not len(starts):
             return []
         count = self._pairs.item_count
+        reached = self._walked(starts)
+        items = self._pairs.item.data.take(reached)
         rates = np.zeros(count)
-        reached = np.empty((2, WINDOW - 1, len(starts)), np.int32)
-        directions = ((self._after.data, 1.0), (self._before.data, BACKWARD))
-        for steps, (links, share) in zip(reached, directions, strict=True):
-            # Walks that came to their end stay at NOTHING, whose score is thrown away.
-            at = starts
-            for step in steps:
-                links.take(at, out=step)
-                at = step
+        for direction, share in zip(items, (1.0, BACKWARD), strict=True):
             amounts = np.outer(_GAP_WEIGHTS * share, weights)
-            rates += np.bincount(self._pairs.item.data[steps].ravel(), weights=amounts.ravel(), minlength=count)
+            rates += np.bincount(direction.ravel(), weights=amounts.ravel(), minlength=count)
         rates[NOTHING] = 0.0
         rates[[item for item, _ in weighted_items]] = 0.0
-        # A slot is one user and one item, so different slots of an item are different users.
-        users = np.bincount(self._pairs.item.data[self._distinct(reached.ravel())], minlength=count)
+        # A slot is one user and one item, so different slots of an item are different users. From the users of a single
+        # item no walk meets another.
+        each = items.ravel() if len(weighted_items) == 1 else items.ravel().compress(self._firsts(reached.ravel()))
+        users = np.bincount(each, minlength=count)
         support = users / (users + SUPPORT)
         return _best_positive(rates / max(float(rates.max()), 1e-300) * support, limit)
+
+    def _walked(self, starts: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Slots after and before some, step by step, shape (2, 49, n). Walks that came to their end stay at NOTHING."""
+        reached = np.empty((2, WINDOW - 1, len(starts)), np.int32)
+        for steps, links in zip(reached, (self._after.data, self._before.data), strict=True):
+            at = starts
+            for step in steps:
+                # Links are slots: nothing is ever clipped. The default looks for wrong ones first, at half of the cost.
+                links.take(at, out=step, mode="clip")
+                at = step
+        return reached
 
     def rebuild(self) -> None:
         """Links every sequence from the columns, after a snapshot filled them."""
@@ -143,13 +151,13 @@ class Transitions:
             return np.empty(0, np.int32), np.empty(0)
         return np.concatenate(starts), np.concatenate(weights)
 
-    def _distinct(self, slots: NDArray[np.int32]) -> NDArray[np.int32]:
-        """Each of the slots once. Takes time in proportion to them, unlike sorting, and leaves other slots alone."""
+    def _firsts(self, slots: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """Marks one place of each different slot. Takes time in proportion to their number, unlike sorting."""
         if len(self._mark) < len(self._pairs.item.data):
             self._mark = np.empty(len(self._pairs.item.data), np.int32)
         places = np.arange(len(slots), dtype=np.int32)
         self._mark[slots] = places
-        firsts: NDArray[np.int32] = slots[self._mark[slots] == places]
+        firsts: NDArray[np.bool_] = self._mark.take(slots) == places
         return firsts
 
     def _moment(self, slot: int) -> tuple[float, int]:
@@ -184,4 +192,4 @@ def _best_positive(scores: NDArray[np.float64], limit: int) -> list[tuple[int, f
     if len(positive) > limit:
         positive = np.sort(positive[np.argpartition(-scores[positive], limit - 1)[:limit]])
     best = positive[np.argsort(-scores[positive], kind="stable")]
-    return [(int(item), float(scores[item])) for item in best]
+    return list(zip(best.tolist(), scores[best].tolist(), strict=True))
