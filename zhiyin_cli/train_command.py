@@ -113,7 +113,7 @@ def train(
                 run_folder=run_folder,
             )
             trained = learn(record.dataset, record.vectors, record.fingerprint, catalog, settings, progress)
-        verdict = compare_with_serving(folder, trained)
+        verdict = compare_with_serving(folder, trained, record.dataset)
     except (CatalogUnknown, ImportFailed, NothingToLearn, OSError) as error:
         fail(str(error))
     except ZhiyinError as error:

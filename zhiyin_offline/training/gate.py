@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ranking_service.bundles.bundle import (
+    FEATURES_FILE,
     RANKER_FILE,
     BundleUnusable,
     Manifest,
@@ -15,10 +17,14 @@ from ranking_service.bundles.bundle import (
     read_file,
     read_manifest,
 )
+from ranking_service.bundles.loading import attribute_features
 from ranking_service.bundles.serving_bundle import BUILTIN
 from ranking_service.scorers.features import NAMES, SOURCES
 from ranking_service.scorers.tree_ranker import TreeRanker
+from zhiyin_offline.evaluation.dataset import Dataset
+from zhiyin_offline.training.attributes.attributes_step import with_attributes, without_attributes
 from zhiyin_offline.training.choice import Scores, judge
+from zhiyin_offline.training.examples import Example
 from zhiyin_offline.training.ranker import ranked
 from zhiyin_offline.training.train import Trained
 
@@ -34,17 +40,18 @@ class Verdict:
     text: str
 
 
-def compare_with_serving(folder: Path, trained: Trained) -> Verdict:
+def compare_with_serving(folder: Path, trained: Trained, dataset: Dataset) -> Verdict:
     """Scores the cases of the training by the bundle that serves, which may have learned from some of them.
 
     Args:
         folder: Of the catalogue's bundles.
         trained: The new one; its own figures are out of fold, so the comparison leans towards the old one.
+        dataset: What it was learned from.
     """
     try:
         name = active_bundle(folder) or BUILTIN
         manifest = Manifest(BUILTIN, "", 0.0, "builtin") if name == BUILTIN else read_manifest(folder / name)
-        old, _ = judge(trained.examples, _scores(folder / name, manifest))
+        old, _ = judge(*_scores(folder / name, manifest, trained.examples, dataset))
     except (OSError, BundleUnusable, ValueError) as error:
         return Verdict(False, f"nothing to compare with: {error}")
     difference = trained.choice.best.ndcg - old
@@ -53,13 +60,20 @@ def compare_with_serving(folder: Path, trained: Trained) -> Verdict:
     return Verdict(bool(difference.mean() < -_SIGNIFICANT * error_of_mean), text)
 
 
-def _scores(folder: Path, manifest: Manifest) -> Scores:
+def _scores(
+    folder: Path, manifest: Manifest, examples: Sequence[Example], dataset: Dataset
+) -> tuple[Sequence[Example], Scores]:
+    """The examples as the bundle reads them, and how it scores them."""
     if manifest.serves == "builtin":
-        return lambda example: example.builtin
+        return examples, lambda example: example.builtin
     weights = np.array([manifest.weights.get(kind.name.lower(), 0.0) for kind in SOURCES], np.float32)
     if manifest.serves == "blend":
-        return lambda example: example.blend(weights)
-    if manifest.feature_names != NAMES:
+        return examples, lambda example: example.blend(weights)
+    names = (RANKER_FILE, FEATURES_FILE) if FEATURES_FILE in manifest.files else (RANKER_FILE,)
+    files = {name: read_file(folder, manifest, name) for name in names}
+    attributes = attribute_features(files)
+    if manifest.feature_names != NAMES + (attributes.spec.names if attributes is not None else ()):
         raise BundleUnusable(f"bundle {manifest.id} was trained by another release")
-    trees = TreeRanker(read_file(folder, manifest, RANKER_FILE).decode())
-    return lambda example: ranked(example, weights, trees)
+    trees = TreeRanker(files[RANKER_FILE].decode())
+    read = without_attributes(examples) if attributes is None else with_attributes(examples, attributes, dataset)
+    return read, lambda example: ranked(example, weights, trees)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ranking_service.bundles.bundle import RANKER_FILE, SEQUENCE_FILE, SEQUENCE_ITEMS_FILE, Manifest
+from ranking_service.bundles.bundle import FEATURES_FILE, RANKER_FILE, SEQUENCE_FILE, SEQUENCE_ITEMS_FILE, Manifest
 from ranking_service.bundles.learned_files import learned_files
 from ranking_service.bundles.sequence_files import SPACE, sequence_model
 from ranking_service.bundles.serving_bundle import BUILTIN, ServingBundle
@@ -27,6 +27,7 @@ from zhiyin_offline.evaluation.dataset import Dataset
 from zhiyin_offline.evaluation.in_process import RecordedService
 from zhiyin_offline.evaluation.memory_catalog import SEMANTIC, MemoryCatalog, Space, semantic_space
 from zhiyin_offline.evaluation.protocols import Case, leave_one_out, time_split
+from zhiyin_offline.training.attributes.attributes_step import choose_attributes
 from zhiyin_offline.training.choice import Choice, Contender, choose
 from zhiyin_offline.training.examples import Example, collect
 from zhiyin_offline.training.knob_step import choose_knob
@@ -118,6 +119,9 @@ def train(
     examples, kept = worth_keeping(
         examples, OPTIONAL, settings.seed, settings.threads, lambda step: progress(step, 0, 0)
     )
+    progress("what attributes add", 0, 0)
+    attributes = choose_attributes(dataset, learned_from, examples, settings.seed, settings.threads)
+    examples = attributes.examples
     choice = choose(examples, settings.seed, settings.threads, lambda step: progress(step, 0, 0))
     used = _used(choice, kept, sequence)
     learned = build_sources(recipes, used.sources, dataset, np.arange(len(dataset.events)), semantic, settings.seed)
@@ -138,7 +142,7 @@ def train(
         serves=choice.best.serves,
         weights={kind.name.lower(): float(w) for kind, w in zip(SOURCES, choice.weights, strict=True) if w > 0},
         rerank_depth=DEPTH,
-        feature_names=NAMES if choice.ranker is not None else (),
+        feature_names=NAMES + attributes.names if choice.ranker is not None else (),
         new_items=new_items.amount,
         knob={"weight": knob.knob.weight, "kept": knob.knob.kept},
         metrics=_metrics(choice.best),
@@ -150,6 +154,7 @@ def train(
             "chosen": choice.best.name,
             "contenders": {contender.name: _metrics(contender) for contender in choice.contenders},
             "sources": {"kept": [kind.name.lower() for kind in used.sources], **recipes.evidence()},
+            "attributes": attributes.evidence,
             "new_items": new_items.evidence,
             "diversity": knob.evidence,
             "sequence_model": None
@@ -158,6 +163,8 @@ def train(
         },
     )
     files = {RANKER_FILE: choice.ranker.encode()} if choice.ranker is not None else {}
+    if choice.ranker is not None and attributes.features is not None:
+        files[FEATURES_FILE] = attributes.features.spec.to_json()
     files |= {**(used.sequence.files if used.sequence else {}), **learned_files(learned)}
     return Trained(manifest, files, choice, examples, used.sequence)
 

@@ -13,7 +13,15 @@ import grpc
 import numpy as np
 import pytest
 
-from ranking_service.bundles.bundle import RANKER_FILE, SEQUENCE_FILE, SEQUENCE_ITEMS_FILE, Manifest, write_bundle
+from ranking_service.attribute_features.attribute_features import AttributeFeatures
+from ranking_service.bundles.bundle import (
+    FEATURES_FILE,
+    RANKER_FILE,
+    SEQUENCE_FILE,
+    SEQUENCE_ITEMS_FILE,
+    Manifest,
+    write_bundle,
+)
 from ranking_service.bundles.loading import serving_bundle
 from ranking_service.bundles.sequence_files import SPACE, sequence_model
 from ranking_service.bundles.serving_bundle import ServingBundle
@@ -22,6 +30,8 @@ from ranking_service.scorers.scorer import BuiltinScorer
 from ranking_service.scorers.source_weights import source_weights
 from ranking_service.service import RankingService
 from ranking_service.settings import RankingSettings
+from ranking_service.users.event import EventContext
+from service_runtime.attributes import to_proto
 from service_runtime.server import running_server
 from tests.retrieval_service.retrieval_harness import Retrieval, running_retrieval
 from tests.zhiyin_offline.training.chain_world import (
@@ -42,6 +52,8 @@ from zhiyin_offline.evaluation.memory_catalog import SEMANTIC, MemoryCatalog, Sp
 from zhiyin_offline.evaluation.methods import Lists
 from zhiyin_offline.evaluation.protocols import Case, done_with, leave_one_out, user_rows
 from zhiyin_offline.training import publishing
+from zhiyin_offline.training.attributes.attributes_step import with_attributes
+from zhiyin_offline.training.attributes.learn_spec import learn_spec
 from zhiyin_offline.training.blend_table import BlendTable
 from zhiyin_offline.training.examples import collect
 from zhiyin_offline.training.fusion import fit_weights
@@ -55,14 +67,24 @@ SAMPLE, K = 25, 20
 
 
 def varied_world() -> Dataset:
-    """The chain, with events of other types on top, some of them against an item or about none."""
+    """The chain, with events of other types on top, some of them against an item or about none.
+
+    Items and users have attributes, events took place in circumstances.
+    """
     chain = chain_world()
+    for number, item in enumerate(chain.items):
+        to_proto({"brand": "xyz"[number % 3], "tags": ("a", "bcd"[number % 3])}, item.attributes)
+        if number % 4:
+            to_proto({"height": float(number % 10)}, item.attributes)
+    users = {user: pb.User(id=user) for user in chain.user_ids[::2]}
+    for number, user in enumerate(users.values()):
+        to_proto({"city": ("rome", "oslo")[number % 2], "age": 20.0 + number}, user.attributes)
     rows, random = EventRows(chain.item_numbers), np.random.default_rng(4)
     events = chain.events
     for row in range(len(events)):
-        rows.add(
-            int(events.user[row]), f"i{events.item[row]}", int(events.event_type[row]), None, float(events.time[row])
-        )
+        user, time = int(events.user[row]), float(events.time[row])
+        context = EventContext(("en", "zh")[row % 2], None, ("phone", "tv")[user % 2], "home")
+        rows.add(user, f"i{events.item[row]}", int(events.event_type[row]), None, time, context)
     for number in range(250):
         kind, value = [
             (pb.EVENT_TYPE_DISLIKE, None),
@@ -78,7 +100,7 @@ def varied_world() -> Dataset:
         ][number % 10]
         user, item = int(random.integers(len(chain.user_ids))), f"i{random.integers(len(chain.items))}"
         rows.add(user, item, kind, value, START + STEPS * HOUR + number)
-    return replace(chain, events=rows.events())
+    return replace(chain, users=users, events=rows.events())
 
 
 WORLD = varied_world()
@@ -111,6 +133,7 @@ async def real_pair(folder: Path) -> AsyncIterator[tuple[RankingServiceStub, Ret
             grpc.aio.insecure_channel(address) as channel,
         ):
             stub = RankingServiceStub(channel)
+            await stub.UpsertUsers(pb.UpsertUsersRequest(catalog="default", users=WORLD.users.values()), timeout=20)
             events = recorded_events()
             for start in range(0, len(events), 500):
                 batch = pb.RecordEventsRequest(catalog="default", events=events[start : start + 500])
@@ -140,6 +163,12 @@ async def served(stub: RankingServiceStub, case: Case, diversity: float) -> tupl
         include_seen=False,
         diversity=diversity,
         page_size=K,
+    )
+    context = WORLD.events.context_of(case.target_row)
+    request.context.locale, request.context.device, request.context.place = (
+        context.locale,
+        context.device,
+        context.place,
     )
     request.context.time.FromNanoseconds(round(case.now * 1e6) * 1_000)
     reply = await stub.Recommend(request, timeout=20)
@@ -204,11 +233,16 @@ def learned_bundle() -> tuple[Manifest, dict[str, bytes], SequencePart]:
     part = learned.serving
     model = sequence_model(part.files[SEQUENCE_FILE], part.files[SEQUENCE_ITEMS_FILE], 1)
     asking = in_process({SPACE: part.space}, ServingBundle("asking", BuiltinScorer(source_weights), model))
-    examples = collect(asking, WORLD, split.cases, lambda _: None)
+    attributes = AttributeFeatures(learn_spec(WORLD, split.training))
+    assert set(attributes.items.attributes) == {"brand", "tags", "height"}
+    assert {"user.attributes.city", "user.attributes.age", "context.device"} <= set(attributes.spec.names)
+    examples = with_attributes(collect(asking, WORLD, split.cases, lambda _: None), attributes, WORLD)
     weights = fit_weights(BlendTable.of(examples))
     ranker = train_ranker(examples, weights, seed=0)
     assert ranker is not None
     named = {kind.name.lower(): float(weight) for kind, weight in zip(SOURCES, weights, strict=True) if weight > 0}
     assert "sequence" in named
-    manifest = Manifest("learned-1", "default", 1e9, "ranker", named, rerank_depth=30, feature_names=NAMES)
-    return manifest, {RANKER_FILE: ranker.encode(), **part.files}, part
+    columns = NAMES + attributes.spec.names
+    manifest = Manifest("learned-1", "default", 1e9, "ranker", named, rerank_depth=30, feature_names=columns)
+    files = {RANKER_FILE: ranker.encode(), FEATURES_FILE: attributes.spec.to_json(), **part.files}
+    return manifest, files, part

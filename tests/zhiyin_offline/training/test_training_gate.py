@@ -11,10 +11,11 @@ import pytest
 
 from ranking_service.bundles.bundle import RANKER_FILE, Manifest, Serves, write_bundle
 from ranking_service.scorers.features import NAMES, SOURCES
+from tests.zhiyin_offline.evaluation.recorded import purchases
 from tests.zhiyin_offline.training.planted import planted
 from zhiyin_offline.training.choice import Choice, Contender, choose, judge
 from zhiyin_offline.training.examples import Example, Floats
-from zhiyin_offline.training.gate import compare_with_serving
+from zhiyin_offline.training.gate import Verdict, compare_with_serving
 from zhiyin_offline.training.ranker import train_ranker
 from zhiyin_offline.training.train import Trained
 
@@ -35,6 +36,11 @@ def trained(named: dict[str, float], examples: list[Example] | None = None) -> T
     return Trained(manifest, {}, Choice(best, weights, None, (best,), 1.0), examples, None)
 
 
+def compare(folder: Path, new: Trained) -> Verdict:
+    """The verdict; of these examples nobody knows the items."""
+    return compare_with_serving(folder, new, purchases([], 0))
+
+
 def serve(folder: Path, serves: Serves, named: dict[str, float], files: dict[str, bytes] | None = None) -> Path:
     """A bundle that serves."""
     manifest = Manifest("old", "default", 1e9, serves, named, feature_names=NAMES)
@@ -45,7 +51,7 @@ def serve(folder: Path, serves: Serves, named: dict[str, float], files: dict[str
 
 def test_a_worse_bundle_does_not_take_over_and_the_text_says_by_how_much(tmp_path: Path) -> None:
     serve(tmp_path, "blend", GOOD)
-    verdict = compare_with_serving(tmp_path, trained({"popular": 1.0}))
+    verdict = compare(tmp_path, trained({"popular": 1.0}))
     assert verdict.worse
     assert "old" in verdict.text
     assert "ndcg@10 -0." in verdict.text
@@ -53,14 +59,14 @@ def test_a_worse_bundle_does_not_take_over_and_the_text_says_by_how_much(tmp_pat
 
 def test_a_better_one_takes_over(tmp_path: Path) -> None:
     serve(tmp_path, "blend", {"popular": 1.0})
-    verdict = compare_with_serving(tmp_path, trained(GOOD))
+    verdict = compare(tmp_path, trained(GOOD))
     assert not verdict.worse
     assert "ndcg@10 +0." in verdict.text
 
 
 def test_one_that_is_the_same_takes_over(tmp_path: Path) -> None:
     serve(tmp_path, "blend", GOOD)
-    assert not compare_with_serving(tmp_path, trained(GOOD)).worse
+    assert not compare(tmp_path, trained(GOOD)).worse
 
 
 def test_a_difference_within_its_noise_is_no_reason_to_refuse(tmp_path: Path) -> None:
@@ -68,7 +74,7 @@ def test_a_difference_within_its_noise_is_no_reason_to_refuse(tmp_path: Path) ->
     slightly = {"history": 1.0, "popular": 0.06}
     new, old = trained(slightly), trained(GOOD)
     assert new.choice.best.ndcg.mean() < old.choice.best.ndcg.mean()
-    assert not compare_with_serving(tmp_path, new).worse
+    assert not compare(tmp_path, new).worse
 
 
 def test_the_ranker_that_serves_is_compared_as_it_serves(tmp_path: Path) -> None:
@@ -76,15 +82,15 @@ def test_the_ranker_that_serves_is_compared_as_it_serves(tmp_path: Path) -> None
     model = train_ranker(EXAMPLES, weights_of(GOOD), 0)
     assert model is not None
     serve(tmp_path, "ranker", GOOD, {RANKER_FILE: model.encode()})
-    assert compare_with_serving(tmp_path, trained({"popular": 1.0})).worse
+    assert compare(tmp_path, trained({"popular": 1.0})).worse
 
 
 def test_the_house_that_serves_by_a_bundle_is_compared(tmp_path: Path) -> None:
     serve(tmp_path, "builtin", {})
     right = [replace(example, builtin=example.blend(weights_of(GOOD))) for example in EXAMPLES]
-    assert compare_with_serving(tmp_path, trained({"popular": 1.0}, right)).worse
+    assert compare(tmp_path, trained({"popular": 1.0}, right)).worse
     wrong = [replace(example, builtin=np.zeros_like(example.builtin)) for example in EXAMPLES]
-    assert not compare_with_serving(tmp_path, trained(GOOD, wrong)).worse
+    assert not compare(tmp_path, trained(GOOD, wrong)).worse
 
 
 @pytest.mark.parametrize("state", ["no folder", "nothing active", "builtin"])
@@ -96,10 +102,10 @@ def test_where_no_bundle_serves_the_new_one_is_compared_with_the_house(tmp_path:
     if state == "builtin":
         (folder / "active").write_text("builtin\n")
     right = [replace(example, builtin=example.blend(weights_of(GOOD))) for example in EXAMPLES]
-    verdict = compare_with_serving(folder, trained({"popular": 1.0}, right))
+    verdict = compare(folder, trained({"popular": 1.0}, right))
     assert verdict.worse
     assert "against builtin, which serves" in verdict.text
-    assert not compare_with_serving(folder, trained(GOOD)).worse
+    assert not compare(folder, trained(GOOD)).worse
 
 
 @pytest.mark.parametrize("state", ["damaged", "ranker gone", "other features"])
@@ -113,7 +119,7 @@ def test_beside_a_bundle_that_cannot_be_compared_the_new_one_may_serve(tmp_path:
     else:
         manifest = json.loads((old / "manifest.json").read_text())
         (old / "manifest.json").write_text(json.dumps({**manifest, "feature_names": ["other"]}))
-    verdict = compare_with_serving(tmp_path, trained({"popular": 1.0}))
+    verdict = compare(tmp_path, trained({"popular": 1.0}))
     assert not verdict.worse
     assert "nothing to compare with: bundle old" in verdict.text
 
@@ -125,4 +131,4 @@ def test_what_was_chosen_from_the_same_cases_never_fails_against_a_single_source
     for kind in SOURCES:
         folder = tmp_path / kind.name
         serve(folder, "blend", {kind.name.lower(): 1.0})
-        assert not compare_with_serving(folder, new).worse
+        assert not compare(folder, new).worse
