@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,9 @@ from ranking_service.users.event import EventContext, LogEntry
 from ranking_service.users.event_types import RULES, Repeat
 from zhiyin.common.v1.item_pb2 import Item
 from zhiyin.ranking.v1.ranking_service_pb2 import EVENT_TYPE_IMPRESSION, User
-from zhiyin_offline.rows.row_errors import ImportFailed
-from zhiyin_offline.rows.row_messages import event_message, item_message, message_of, user_message
-from zhiyin_offline.rows.row_source import RowSource
+from zhiyin_offline.rows.row_errors import BadRow, ImportFailed
+from zhiyin_offline.rows.row_messages import M, event_message, item_message, message_of, user_message
+from zhiyin_offline.rows.row_source import RowSource, SourceRow
 
 Numbers = NDArray[np.int32]
 Times = NDArray[np.float64]
@@ -36,7 +36,8 @@ class Events:
         time: Unix seconds.
         strength: Signed, after the event-type table.
         shown: Item number that an IMPRESSION showed; -1 for every other event, and for an item that the catalogue does
-            not hold. A column of its own, so that nothing takes what was only shown for what somebody acted on.
+            not hold. A column of its own, so that nothing takes what was only shown for what somebody acted on. Item n
+            is -2 - n where the record does not say what became of it (`impressions.known_outcomes`).
         context: Place of the event's circumstances among `contexts`, -1 for none; empty where no event has any.
         contexts: Different circumstances, without their times.
     """
@@ -136,7 +137,7 @@ def read_dataset(folder: Path, known: Sequence[Item] = ()) -> Dataset:
     user_numbers: dict[str, int] = {}
     rows = EventRows(numbers)
     for row in _rows(folder, "events"):
-        event = message_of(row, event_message)
+        event = _message(row, event_message)
         rows.add(
             user_numbers.setdefault(event.user_id, len(user_numbers)),
             event.item_id,
@@ -147,7 +148,7 @@ def read_dataset(folder: Path, known: Sequence[Item] = ()) -> Dataset:
         )
     users = {}
     if _find(folder, "users") is not None:
-        users = {user.id: user for user in (message_of(row, user_message) for row in _rows(folder, "users"))}
+        users = {user.id: user for user in (_message(row, user_message) for row in _rows(folder, "users"))}
     return Dataset(items, tuple(user_numbers), users, rows.events())
 
 
@@ -205,11 +206,19 @@ class EventRows:
         return -1 if told == NO_CONTEXT else self._contexts.setdefault(told, len(self._contexts))
 
 
+def _message(row: SourceRow, build: Callable[[SourceRow], M]) -> M:
+    try:
+        return message_of(row, build)
+    except BadRow as fault:
+        raise ImportFailed(f"{row.file}, row {row.line}: {fault}") from None
+
+
 def _items(folder: Path, known: Set[str]) -> Iterator[Item]:
     if known and _find(folder, "items") is None:
         return
     for row in _rows(folder, "items"):
-        item = message_of(row, item_message)
+        # Ids alone are enough to learn from: who chose what needs no words.
+        item = _message(row, partial(item_message, wordless=True))
         if item.id not in known:
             yield item
 

@@ -39,8 +39,8 @@ def message_of(row: SourceRow, build: Callable[[SourceRow], M]) -> M:
         raise BadRow("a number is too large") from exc
 
 
-def item_message(row: SourceRow) -> item_pb2.Item:
-    """An item. Raises BadRow."""
+def item_message(row: SourceRow, *, wordless: bool = False) -> item_pb2.Item:
+    """An item; `wordless`: one without title and text will do, which no service takes. Raises BadRow."""
     fields = _Fields(row.fields)
     item = item_pb2.Item(
         id=fields.identifier("id"),
@@ -58,7 +58,7 @@ def item_message(row: SourceRow) -> item_pb2.Item:
     if (prior := fields.number("prior")) is not None:
         item.prior = prior
     fields.finish()
-    if not item.title and not item.text:
+    if not wordless and not item.title and not item.text:
         raise BadRow("title: an item needs a title or a text")
     return item
 
