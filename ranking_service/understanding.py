@@ -24,7 +24,7 @@ from ranking_service.taste import Taste, first_impression
 from ranking_service.users.user_state import UserReader, UserState
 from ranking_service.vector_cache import ItemCache, KnownItem
 from service_runtime import request_context
-from service_runtime.errors import DeadlineTooShort, NotFound, ZhiyinError
+from service_runtime.errors import DeadlineTooShort, InvalidRequest, NotFound, ZhiyinError
 from zhiyin.retrieval.v1.retrieval_service_pb2 import SearchRequest
 
 _MAX_INTERESTS = 4
@@ -134,7 +134,13 @@ class Understanding:
             vectors_space=SPACE,
             include_unavailable=True,
         )
-        reply = await self._retrieval.search(request)
+        try:
+            reply = await self._retrieval.search(request)
+        except InvalidRequest:
+            if facts is None:
+                raise
+            # Their attributes have outgrown a reply: what the items are like matters more.
+            return await self._read_items(catalog, item_ids, None)
         space = space_of(reply)
         vectors = (
             matrix_rows(reply.item_vectors) if reply.item_vectors.rows else np.zeros((len(reply.items), 1), np.float32)

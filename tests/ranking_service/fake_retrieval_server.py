@@ -25,6 +25,7 @@ class FakeRetrieval(RetrievalServiceServicer):
         self.searches: list[pb2.SearchRequest] = []
         self.down = False
         self.refused_field = ""
+        self.refuses_attributes = False
         self.fingerprint = FINGERPRINT
         self.sequence = 0
 
@@ -82,6 +83,8 @@ class FakeRetrieval(RetrievalServiceServicer):
         if self.refused_field and faults:
             wrong = "; ".join(f"{path}.field_in: {self.refused_field} is a number" for path in faults)
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"invalid request: {wrong}")
+        if self.refuses_attributes and any(path.startswith("attributes.") for path in request.read_mask.paths):
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "invalid request: read_mask: the reply is too large")
         items = self.catalogs[request.catalog]
         vectors = _centred({i: text_vector(f"{item.title} {item.text}") for i, item in items.items()})
         excluded = set(request.exclude_item_ids)
@@ -187,8 +190,8 @@ def _masked(item: Item, paths: Iterable[str]) -> Item:
     masked = Item(id=item.id)
     for path in paths or [field.name for field, _ in item.ListFields()]:
         for field, value in item.ListFields():
-            if field.name == path and path == "attributes":
-                for name in item.attributes:
+            if field.name == "attributes" and path.partition(".")[0] == "attributes":
+                for name in item.attributes.keys() & {path.partition(".")[2] or name for name in item.attributes}:
                     masked.attributes[name].CopyFrom(item.attributes[name])
             elif field.name == path and path == "categories":
                 masked.categories.extend(value)

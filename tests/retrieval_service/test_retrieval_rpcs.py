@@ -13,6 +13,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from service_runtime.attributes import from_proto
 from tests.retrieval_service.fake_encoder_server import DIMENSIONS, FakeEncoder, embed
 from tests.retrieval_service.retrieval_harness import Retrieval, batches, hit_ids, item, many_items, running_retrieval
 from zhiyin.common.v1 import embedding_pb2, filter_pb2, item_pb2
@@ -333,6 +334,25 @@ async def test_get_items_keeps_the_order_and_the_read_mask(retrieval: Retrieval)
     assert list(got.missing_item_ids) == ["zz"]
     assert not got.items[0].title
     assert list(got.items[0].categories) == ["film"]
+
+
+async def test_a_read_mask_may_name_single_attributes(retrieval: Retrieval) -> None:
+    await retrieval.upsert(item("a", attributes={"brand": "acme", "price": 3.0, "new": True}), item("b"))
+    request = pb.SearchRequest(catalog="default", hydrate_item_ids=["a", "b"])
+
+    async def shown(*paths: str) -> list[dict[str, object]]:
+        request.read_mask.CopyFrom(FieldMask(paths=["id", *paths]))
+        reply = await retrieval.stub.Search(request)
+        assert not any(entry.title for entry in reply.items)
+        return [from_proto(entry.attributes) for entry in reply.items]
+
+    assert await shown("attributes.brand", "attributes.never") == [{"brand": "acme"}, {}]
+    assert await shown("attributes.brand", "attributes.new") == [{"brand": "acme", "new": True}, {}]
+    assert await shown() == [{}, {}]
+    assert (await shown("attributes", "attributes.brand"))[0].keys() == {"brand", "price", "new"}
+    request.read_mask.CopyFrom(FieldMask(paths=["attributes.", "attributes.No", "title.x"]))
+    refused = await violations_of(retrieval.stub.Search(request))
+    assert set(refused) == {f"read_mask.paths[{place}]" for place in range(3)}
 
 
 async def test_lists_page_through_every_item_once_in_the_order_of_ids(retrieval: Retrieval) -> None:

@@ -96,3 +96,14 @@ def test_a_user() -> None:
 def test_a_number_beyond_all_floats_is_a_bad_row(fields: dict[str, Any]) -> None:
     with pytest.raises(BadRow, match="too large"):
         message_of(_row({"id": "a", **fields}), item_message)
+
+
+def test_an_event_brings_its_circumstances() -> None:
+    fields = {"user_id": "u", "item_id": "i", "type": "click"}
+    context = event_message(_row({**fields, "context": {"locale": "zh-CN", "device": "phone"}})).context
+    assert (context.locale, context.device, context.place) == ("zh-CN", "phone", "")
+    assert not event_message(_row({**fields, "context": {}})).HasField("context")
+    assert not event_message(_row(fields)).HasField("context")
+    for wrong in ("phone", {"devise": "phone"}, {"device": 5}):
+        with pytest.raises(BadRow, match=r"context|device"):
+            event_message(_row({**fields, "context": wrong}))

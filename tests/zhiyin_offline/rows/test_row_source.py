@@ -140,3 +140,17 @@ def test_equal_files_have_equal_digests(tmp_path: Path) -> None:
     assert RowSource(str(tmp_path / "a.jsonl")).digest() == before
     (tmp_path / "a.jsonl").write_text('{"id": "2"}\n')
     assert RowSource(str(tmp_path / "a.jsonl")).digest() != before
+
+
+def test_circumstances_of_events_come_from_flat_columns_and_from_structs(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    pyarrow = pytest.importorskip("pyarrow")
+    (tmp_path / "a.csv").write_text("user_id,context.device,context.place\nu,tv,\nv,,\n")
+    structs = [{"device": "tv", "place": None}, None]
+    parquet.write_table(pyarrow.table({"user_id": ["u", "v"], "context": structs}), tmp_path / "b.parquet")
+    flat = pyarrow.table({"user_id": ["u", "v"], "context.device": ["tv", None]})
+    parquet.write_table(flat, tmp_path / "c.parquet")
+    for name in ("a.csv", "b.parquet", "c.parquet"):
+        first, second = RowSource(str(tmp_path / name))
+        assert first.fields == {"user_id": "u", "context": {"device": "tv"}}, name
+        assert second.fields == {"user_id": "v"}, name

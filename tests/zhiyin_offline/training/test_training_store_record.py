@@ -14,7 +14,9 @@ import pytest
 
 from ranking_service.service import RankingService
 from ranking_service.settings import RankingSettings
+from ranking_service.users.event import EventContext
 from retrieval_service.item import Item as RetrievalItem
+from service_runtime.attributes import from_proto, to_proto
 from service_runtime.server import running_server
 from tests.retrieval_service.fake_encoder_server import embed
 from tests.retrieval_service.retrieval_harness import Retrieval, item, many_items, running_retrieval
@@ -123,6 +125,36 @@ async def test_items_vectors_and_events_of_a_stopped_stack_come_as_they_were_wri
     ]
     assert "ann" not in record.dataset.user_ids  # ids stay in the store
     assert record.dataset.positive.tolist() == [True, True, True, False, False, False]
+
+
+async def test_attributes_of_users_and_circumstances_of_events_are_read(tmp_path: Path) -> None:
+    async with running(tmp_path) as stack:
+        await stack.retrieval.upsert(*many_items(5))
+        users = [pb.User(id=name, profile="my own words", follows=["bo"]) for name in ("ann", "silent")]
+        for user in users:
+            to_proto({"city": "rome", "age": 40.0}, user.attributes)
+        await stack.ranking.UpsertUsers(pb.UpsertUsersRequest(catalog="default", users=users), timeout=20)
+        circumstances = pb.RecommendContext(device="tv", place="home", locale="zh")
+        circumstances.time.FromSeconds(int(BEGAN))
+        for number, context in enumerate([circumstances, None, circumstances]):
+            event = pb.Event(user_id="ann", type=LIKE, item_id=f"item-{number:05d}", context=context)
+            event.time.FromNanoseconds(int((BEGAN + number) * 1e9))
+            await stack.ranking.RecordEvents(pb.RecordEventsRequest(catalog="default", events=[event]), timeout=20)
+        await stack.act("bo", LIKE, "item-00003", 9)
+    dataset = read_record(Locations(tmp_path), "default").dataset
+    ann = dataset.user_ids[dataset.events.user[0]]
+    assert set(dataset.users) == {ann}  # who did nothing teaches nothing
+    assert from_proto(dataset.users[ann].attributes) == {"age": 40.0, "city": "rome"}
+    assert (dataset.users[ann].profile, list(dataset.users[ann].follows)) == ("", [])
+    told = [dataset.events.context_of(row) for row in range(4)]
+    assert told == [
+        EventContext("zh", None, "tv", "home"),
+        EventContext(),
+        EventContext("zh", None, "tv", "home"),
+        EventContext(),
+    ]
+    assert len(dataset.events.contexts) == 1
+    assert dataset.events.take(np.array([1, 2])).context_of(1) == told[2]
 
 
 async def test_nothing_is_left_of_an_erased_user(tmp_path: Path) -> None:
