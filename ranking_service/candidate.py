@@ -57,6 +57,10 @@ class Provenance:
     ranks: Ints
     scores: Doubles
 
+    def take(self, rows: Ints) -> Provenance:
+        """Of these rows only, in their order."""
+        return Provenance(self.ranks[rows], self.scores[rows])
+
 
 @dataclass(frozen=True, slots=True)
 class Pool:
@@ -94,7 +98,7 @@ class Pool:
             items=[self.items[row] for row in rows.tolist()],
             vectors=self.vectors[rows],
             compact=self.compact[rows],
-            provenance={k: Provenance(p.ranks[rows], p.scores[rows]) for k, p in self.provenance.items()},
+            provenance={kind: said.take(rows) for kind, said in self.provenance.items()},
             query_scores={name: scores[rows] for name, scores in self.query_scores.items()},
             labels={name: flags[rows] for name, flags in self.labels.items()},
         )
@@ -110,5 +114,8 @@ def best_first(scores: Floats, ids: Sequence[str]) -> Ints:
 
     Ids are often numbered as items came in, so ties broken by id would favour old items and leak time into evaluations.
     """
+    order = np.argsort(-scores, kind="stable").astype(np.int32)
+    if (scores[order[1:]] < scores[order[:-1]]).all():
+        return order
     ties = np.fromiter((zlib.crc32(item_id.encode()) for item_id in ids), dtype=np.uint32, count=len(ids))
     return np.lexsort((ties, -scores)).astype(np.int32)

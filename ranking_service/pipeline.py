@@ -187,7 +187,8 @@ class Recommender:
             pool = merge(plans, reply)
             metrics.CANDIDATES.observe(len(pool))
             for kind, said in pool.provenance.items():
-                metrics.SOURCE_CANDIDATES.labels(kind.name.lower()).inc(int(np.count_nonzero(said.ranks)))
+                if proposed := int(np.count_nonzero(said.ranks)):
+                    metrics.SOURCE_CANDIDATES.labels(kind.name.lower()).inc(proposed)
         with journal.stage("filter"):
             pool = keep_allowed(pool, taste)
         with journal.stage("evidence"):

@@ -121,15 +121,14 @@ def make_slate(
         chosen = choose_rows(taste.query.rules, pool, order, drawn.tolist(), max_candidates, max_length, served)
     else:
         chosen = _best_and_drawn(order[:max_candidates], drawn)
-    kept = pool.take(chosen.rows)
     return Slate(
         list_id=list_id,
         # Without its looks at the whole catalogue, which nothing reads any more.
         taste=replace(taste, newest=(), shelf=()),
-        items=kept.items,
-        vectors=kept.compact,
+        items=[pool.items[row] for row in chosen.rows.tolist()],
+        vectors=pool.compact[chosen.rows],
         scores=scores.take(chosen.rows),
-        provenance=kept.provenance,
+        provenance={kind: said.take(chosen.rows) for kind, said in pool.provenance.items()},
         main=chosen.main,
         drawn=chosen.drawn,
         max_length=max_length,
