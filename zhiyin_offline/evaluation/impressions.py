@@ -16,6 +16,8 @@ from zhiyin_offline.evaluation.protocols import Case, user_rows
 WINDOW_S = 86_400.0
 """So long after an impression what the user does with the item counts as its outcome."""
 
+# From this downwards `Events.shown` counts items whose impressions have an outcome that is held back.
+_HELD_BACK = -2
 # Impressions of one user within this time, with nothing else in between, are of one list.
 _SAME_LIST_S = 600.0
 
@@ -67,9 +69,12 @@ def impressions(dataset: Dataset) -> Impressions:
     An impression that is recorded again at the same time is one impression.
     """
     events = dataset.events
-    shown, liked = np.flatnonzero(events.shown >= 0), np.flatnonzero(dataset.positive)
+    shown, liked = np.flatnonzero(events.shown != -1), np.flatnonzero(dataset.positive)
     rows = np.concatenate([shown, liked])
-    item = np.concatenate([events.shown[shown], events.item[liked]]).astype(np.int64)
+    of_shown = events.shown[shown]
+    item = np.concatenate([np.where(of_shown < 0, _HELD_BACK - of_shown, of_shown), events.item[liked]]).astype(
+        np.int64
+    )
     pair = events.user[rows].astype(np.int64) * max(len(dataset.items), 1) + item
     is_liked = np.arange(len(rows)) >= len(shown)
     # A pair's events by time; what somebody did at the very time of an impression came of it.
@@ -77,7 +82,7 @@ def impressions(dataset: Dataset) -> Impressions:
     rows, pair, is_liked, time = rows[order], pair[order], is_liked[order], events.time[rows[order]]
     next_shown, next_liked = _next(~is_liked, pair, time), _next(is_liked, pair, time)
     end = float(events.time[-1]) if len(events) else 0.0
-    known = ~is_liked & (next_shown > time) & (time + WINDOW_S <= end)
+    known = (events.shown[rows] >= 0) & ~is_liked & (next_shown > time) & (time + WINDOW_S <= end)
     acted = next_liked < np.minimum(time + WINDOW_S, next_shown)
     found = np.flatnonzero(known)
     found = found[np.argsort(rows[found], kind="stable")]
@@ -86,11 +91,11 @@ def impressions(dataset: Dataset) -> Impressions:
 
 
 def known_outcomes(dataset: Dataset, rows: NDArray[np.int64]) -> Events:
-    """Some events of a record without the impressions whose outcome is perhaps among the others.
+    """Some events of a record, its impressions marked whose outcome is perhaps among the others.
 
-    What is held out for an evaluation would else turn what was acted on into what was passed over. All impressions go
-    that are followed within 24 hours by a positive event, on whatever item, that is held out: then which of them go
-    does not depend on their own outcome.
+    What is held out for an evaluation would else turn what was acted on into what was passed over. All impressions are
+    marked that are followed within 24 hours by a positive event, on whatever item, that is held out: which of them are
+    does not depend on their own outcome. They still end the windows of earlier ones.
     """
     events = dataset.events
     gone = dataset.positive.copy()
@@ -98,7 +103,8 @@ def known_outcomes(dataset: Dataset, rows: NDArray[np.int64]) -> Events:
     order = np.lexsort((gone, events.time, events.user))
     cut = np.full(len(events), np.inf)
     cut[order] = _next(gone[order], events.user[order], events.time[order])
-    shown = np.where(cut < events.time + WINDOW_S, -1, events.shown).astype(np.int32)
+    held_back = (events.shown >= 0) & (cut < events.time + WINDOW_S)
+    shown = np.where(held_back, _HELD_BACK - events.shown, events.shown).astype(np.int32)
     return replace(events, shown=shown).take(rows)
 
 

@@ -9,12 +9,13 @@ its outcome, and the users being drawn, the rate of what they acted on is that o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ranking_service.bundles.serving_bundle import ServingBundle
 from ranking_service.pipeline import Judged
 from ranking_service.scorers.learned import LearnedScorer
 from zhiyin_offline.evaluation.dataset import Dataset
@@ -53,6 +54,8 @@ class Scored:
 
 def set_aside(dataset: Dataset, seed: int) -> Users:
     """The users whose impressions the map is fitted to, rising; none where there is too little to fit one."""
+    if not np.any(dataset.events.shown >= 0):
+        return np.empty(0, np.int64)
     shown = impressions(dataset)
     users = np.unique(shown.user)
     drawn = np.random.default_rng(seed).permutation(users)[: int(_SHARE * len(users))]
@@ -68,19 +71,20 @@ def enough(shown: Impressions | Scored) -> bool:
     return len(shown.acted) >= _FEW and min(acted, len(shown.acted) - acted) >= _FEW_OF_EACH
 
 
-def calibrate(service: RecordedService, scorer: LearnedScorer, dataset: Dataset, users: Users, seed: int) -> Calibrated:
+def calibrate(service: RecordedService, served: ServingBundle, dataset: Dataset, users: Users, seed: int) -> Calibrated:
     """Fits the map, and keeps it when it says more than the rate of all.
 
     Args:
-        service: Asks the sources that serve, learned without these users; its statistics are empty.
-        scorer: What serves.
+        service: Its bundle asks the sources that serve, learned without these users; its statistics are empty.
+        served: What serves, learned from everybody: of it the scorer counts.
         dataset: The record.
         users: Of `set_aside`.
         seed: Of folds and of the moments that are looked at.
     """
     if not len(users):
         return Calibrated()
-    scored = score_moments(service, scorer, dataset, drawn_moments(dataset, users, seed))
+    service.bundle = replace(served, sequence=service.bundle.sequence, learned=service.bundle.learned)
+    scored = score_moments(service, dataset, drawn_moments(dataset, users, seed))
     if not enough(scored):
         return Calibrated({}, {"impressions": len(scored.acted), "serves": False, "why": "too few impressions"})
     chances, rates = _out_of_fold(scored, seed)
@@ -113,17 +117,19 @@ def drawn_moments(dataset: Dataset, users: Users, seed: int) -> list[Moment]:
     return [later[int(i)] for i in drawn]
 
 
-def score_moments(service: RecordedService, scorer: LearnedScorer, dataset: Dataset, shown: Sequence[Moment]) -> Scored:
+def score_moments(service: RecordedService, dataset: Dataset, shown: Sequence[Moment]) -> Scored:
     """Scores of what was shown, as far as it was among the candidates of that moment and on the common scale.
 
     Args:
-        service: Its statistics take in what had happened before each moment.
-        scorer: Makes the relevance.
+        service: Its statistics, of the first events of the record, take in what had happened before each moment.
         dataset: The record.
         shown: By rising time.
     """
     parts: list[tuple[NDArray[np.float64], NDArray[np.bool_], int]] = []
-    folded = 0
+    scorer = service.bundle.scorer
+    if not isinstance(scorer, LearnedScorer):
+        raise TypeError("only what a bundle serves is calibrated")
+    folded = int(np.count_nonzero(service.statistics.known))
     for moment in shown:
         before = int(np.searchsorted(dataset.events.time, moment.case.now, side="left"))
         if before > folded:

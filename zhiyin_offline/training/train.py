@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ranking_service.bundles.bundle import FEATURES_FILE, RANKER_FILE, SEQUENCE_FILE, SEQUENCE_ITEMS_FILE, Manifest
 from ranking_service.bundles.learned_files import learned_files
+from ranking_service.bundles.loading import serving_bundle
 from ranking_service.bundles.sequence_files import SPACE, sequence_model
 from ranking_service.bundles.serving_bundle import BUILTIN, ServingBundle
 from ranking_service.candidate import SourceKind
@@ -24,10 +25,12 @@ from ranking_service.scorers.learned import LearnedScorer
 from ranking_service.scorers.scorer import BuiltinScorer
 from ranking_service.scorers.source_weights import source_weights
 from zhiyin_offline.evaluation.dataset import Dataset
+from zhiyin_offline.evaluation.impressions import known_outcomes
 from zhiyin_offline.evaluation.in_process import RecordedService
 from zhiyin_offline.evaluation.memory_catalog import SEMANTIC, MemoryCatalog, Space, semantic_space
 from zhiyin_offline.evaluation.protocols import Case, leave_one_out, time_split
 from zhiyin_offline.training.attributes.attributes_step import choose_attributes
+from zhiyin_offline.training.calibration_step import calibrate, set_aside
 from zhiyin_offline.training.choice import Choice, Contender, choose
 from zhiyin_offline.training.examples import Example, collect
 from zhiyin_offline.training.knob_step import choose_knob
@@ -42,6 +45,9 @@ if TYPE_CHECKING:
 Protocol = Literal["leave-one-out", "time-split"]
 Progress = Callable[[str, int, int], None]
 """Told the step, and how much of how much of it is done."""
+
+
+_NOTHING = np.empty(0, np.int64)
 
 
 class NothingToLearn(Exception):
@@ -106,7 +112,8 @@ def train(
     Raises:
         NothingToLearn: No user has three positive events.
     """
-    cases, learned_from = _cases(dataset, settings)
+    aside = set_aside(dataset, settings.seed)
+    cases, learned_from = _cases(dataset, settings, aside)
     if not cases:
         raise NothingToLearn("no user has acted on three items; train again when there are more events")
     semantic = semantic_space(vectors, fingerprint)
@@ -166,6 +173,11 @@ def train(
     if choice.ranker is not None and attributes.features is not None:
         files[FEATURES_FILE] = attributes.features.spec.to_json()
     files |= {**(used.sequence.files if used.sequence else {}), **learned_files(learned)}
+    progress("chances", 0, 0)
+    before = _service(dataset, semantic, searched if used.sequence else None, asked.only(used.sources), _NOTHING)
+    chances = calibrate(before, serving_bundle(manifest, files), dataset, aside, settings.seed)
+    evidence = {**manifest.evidence, "chances": chances.evidence}
+    manifest = replace(manifest, calibration=chances.fields, evidence=evidence)
     return Trained(manifest, files, choice, examples, used.sequence)
 
 
@@ -244,15 +256,22 @@ def _sequence(
 
 def restricted(dataset: Dataset, rows: NDArray[np.int64]) -> Dataset:
     """The record without all other events: what a training may see that is evaluated on the rest."""
-    return replace(dataset, events=dataset.events.take(rows))
+    return replace(dataset, events=known_outcomes(dataset, rows))
 
 
-def _cases(dataset: Dataset, settings: TrainingSettings) -> tuple[list[Case], NDArray[np.int64]]:
-    """Cases by rising time, and what everything else is learned from: nothing of a case's own future."""
+def _cases(
+    dataset: Dataset, settings: TrainingSettings, aside: NDArray[np.int64]
+) -> tuple[list[Case], NDArray[np.int64]]:
+    """Cases by rising time, and what everything else is learned from: nothing of a case's own future.
+
+    Users who are set aside are in neither.
+    """
     split = leave_one_out(dataset) if settings.protocol == "leave-one-out" else time_split(dataset)
-    count = len(split.cases)
-    drawn = np.random.default_rng(settings.seed).permutation(count)[: settings.max_cases]
-    return [split.cases[int(i)] for i in np.sort(drawn)], split.training
+    out = set(aside.tolist())
+    cases = [case for case in split.cases if case.user not in out]
+    drawn = np.random.default_rng(settings.seed).permutation(len(cases))[: settings.max_cases]
+    of_others = ~np.isin(dataset.events.user[split.training], aside)
+    return [cases[int(i)] for i in np.sort(drawn)], split.training[of_others]
 
 
 def _metrics(contender: Contender) -> dict[str, float]:
