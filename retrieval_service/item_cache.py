@@ -16,7 +16,7 @@ MakeView = Callable[[bytes, Hidden], bytes]
 # What an item and a view of it cost beside their bytes: keys, headers, dictionary slots.
 _ITEM_OVERHEAD_BYTES, _VIEW_OVERHEAD_BYTES = 350, 120
 # Callers use a few read masks. More of one item would only push other items out.
-_MAX_VIEWS = 4
+_MAX_VIEWS = 6
 
 
 @dataclass(slots=True, eq=False)

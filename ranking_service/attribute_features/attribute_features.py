@@ -63,6 +63,7 @@ class AttributeFeatures:
         found = _find(self._vocabulary, shown.words)
         columns = [  # as in `FeatureSpec.all_names`
             self._shares(theirs, weights, shown, counts),
+            self._latest(theirs, shown, counts),
             self._seen(*found, counts),
             *self._of_numbers(theirs, weights, shown),
             self._of_sides(asker, len(candidates)),
@@ -80,6 +81,15 @@ class AttributeFeatures:
         found, there = _find(known, shown.words)
         values = np.where(there, np.append(heard, 0.0)[found], 0.0)
         return self._by_field(values) / _or_nan(counts) / _or_nan(totals)
+
+    def _latest(self, theirs: Facts, shown: Facts, counts: Doubles) -> Doubles:
+        """Of each field, the share of the candidate's words that the item liked last has; unknown where it has none."""
+        latest = theirs.words[:1]
+        if not len(latest):
+            return np.full(counts.shape, np.nan)
+        _, there = _find(np.unique(latest), np.where(shown.words != 0, shown.words, np.nan))
+        said = (self._by_field(latest != 0) > 0).astype(np.float64)
+        return self._by_field(there) / _or_nan(counts) / _or_nan(said)
 
     def _seen(self, found: Places, there: Flags, counts: Doubles) -> Doubles:
         """How much training saw of each field's words, the mean of their logarithms."""

@@ -153,7 +153,7 @@ class FeatureSpec:
     def all_names(self) -> tuple[str, ...]:
         """Every column there could be."""
         return (
-            *(f"{entry.name}.{part}" for part in ("share", "events") for entry in self.words),
+            *(f"{entry.name}.{part}" for part in ("share", "latest", "events") for entry in self.words),
             *(f"{entry.name}.{part}" for part in ("value", "given", "distance") for entry in self.numbers),
             *(side.name for side in self.sides),
             *(lift.name for lift in self.lifts),

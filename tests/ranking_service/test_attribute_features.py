@@ -56,9 +56,19 @@ def test_shares_are_of_the_weight_of_the_likes_that_have_the_word() -> None:
     assert columns["attributes.brand.share"] == pytest.approx([0.75, 0.0, np.nan], nan_ok=True)
 
 
+def test_the_item_liked_last_counts_by_itself() -> None:
+    liked = [item("a", "shoes", "red"), item("b", "blue", brand="zeta")]
+    asker = Asker(NOON, (("gone", 1.0), ("a", 1.0), ("b", 3.0)))
+    columns = table(asker, liked, item("x", "shoes", "blue", brand="zeta"), item("y", "red"), item("z"))
+    assert columns["categories.latest"] == pytest.approx([0.5, 1.0, np.nan], nan_ok=True)
+    assert np.isnan(columns["attributes.brand.latest"]).all()  # the latest has no brand
+
+
 def test_without_likes_that_are_at_hand_shares_and_distances_are_unknown() -> None:
     columns = table(Asker(NOON, (("gone", 1.0),)), [], item("x", "shoes", brand="acme", price=150.0))
-    assert all(np.isnan(columns[name][0]) for name in ("categories.share", "attributes.brand.share"))
+    assert all(
+        np.isnan(columns[name][0]) for name in ("categories.share", "categories.latest", "attributes.brand.share")
+    )
     assert np.isnan(columns["attributes.price.distance"][0])
     assert columns["attributes.price.value"] == [1.0]
 
