@@ -6,6 +6,7 @@ import enum
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,7 +63,7 @@ class Provenance:
         return Provenance(self.ranks[rows], self.scores[rows])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Pool:
     """All candidates of a request, each once.
 
@@ -89,6 +90,11 @@ class Pool:
 
     def __len__(self) -> int:
         return len(self.items)
+
+    @cached_property
+    def created(self) -> Doubles:
+        """When each item was created, Unix seconds; 0: nobody knows. Shape (n,). Kept: messages are slow to read."""
+        return np.fromiter((item.created_at.seconds for item in self.items), dtype=np.float64, count=len(self))
 
     def take(self, rows: Ints) -> Pool:
         """The pool with only these rows, in their order."""

@@ -221,7 +221,7 @@ class RetrievalClient:
             reply = readable_reply("retrieval", await self._stub.Search(request, timeout=self._timeout()))
         except grpc.aio.AioRpcError as error:
             raise _retrieval_error(error, request.catalog) from error
-        _check_search(reply)
+        check_search(reply)
         return reply
 
     async def label_faults(self, catalog: str, labels: Sequence[retrieval_pb2.NamedFilter]) -> list[Violation]:
@@ -333,7 +333,7 @@ def _rows(matrix: EmbeddingMatrix) -> Floats | Halves:
     return np.frombuffer(matrix.data, dtype=dtype).reshape(matrix.rows, matrix.dimensions)
 
 
-def _check_search(reply: retrieval_pb2.SearchResponse) -> None:
+def check_search(reply: retrieval_pb2.SearchResponse) -> None:
     """Everything after this counts on an answer whose parts fit together.
 
     Raises:

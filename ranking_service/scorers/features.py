@@ -64,8 +64,7 @@ def features(taste: Taste, pool: Pool, opinions: Opinions, blend: Floats) -> Flo
             out[there, column + 2] = np.log(said.ranks[there])
     column = len(_OF_SOURCE) * len(SOURCES)
     latest, recent = _likeness(taste, pool)
-    created = np.array([item.created_at.seconds for item in pool.items], np.float64)
-    age = np.where(created != 0, np.maximum(taste.query.now - created, 0.0) / 86_400.0, np.nan)
+    age = np.where(pool.created != 0, np.maximum(taste.query.now - pool.created, 0.0) / 86_400.0, np.nan)
     of_all = (
         blend,
         proposed,

@@ -38,8 +38,7 @@ class FreshSource:
 
     def evidence(self, taste: Taste, plan: Plan, pool: Pool) -> Floats | None:
         """1 for an item of this moment, falling by half every fifth of the window, 0 beyond it."""
-        created = np.array([item.created_at.seconds for item in pool.items])
-        age = np.maximum(taste.query.now - created, 0.0)
+        age = np.maximum(taste.query.now - pool.created, 0.0)
         return np.where(age < self._window_s, 0.5 ** (5.0 * age / self._window_s), 0.0).astype(np.float32)
 
 
