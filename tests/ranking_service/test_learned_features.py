@@ -81,6 +81,7 @@ def test_age_is_of_the_moment_of_the_list_and_unknown_without_a_time() -> None:
     ages = column(features(taste_of(), pool, opinions_of(4), np.zeros(4)), "age_days")
     assert np.isnan(ages[[0, 2]]).all()
     assert np.allclose(ages[[1, 3]], np.log1p([1, 3]))
+    pool = pool_of(4)
     pool.items[1].created_at.FromSeconds(int(NOW + 5 * DAY))  # a wrong clock: not younger than new
     assert column(features(taste_of(), pool, opinions_of(4), np.zeros(4)), "age_days")[1] == 0
 
