@@ -287,6 +287,12 @@ def _against(found: Mapping[str, Mapping[str, object]] | None) -> str:
 def _sentences(figures: Report) -> list[str]:
     """What does not fit the table: ratings, and the verdict on the present system."""
     lines = [f"ratings, {name}: MAE {of['mae']:.3f}, RMSE {of['rmse']:.3f}" for name, of in figures["ratings"].items()]
+    for method, parts in figures["chances"].items():
+        for part, of in parts.items():
+            lines.append(
+                f"chances, {method} {part.replace('_', ' ')}: calibration error {of['calibration_error']:.4f}, Brier "
+                f"{of['brier']:.4f} (rate of all {of['brier_of_rate']:.4f}) on {of['impressions']:,} impressions"
+            )
     found = figures["incumbent"]
     if found is not None:
         of = found["metrics"]["ndcg@10"]

@@ -25,7 +25,8 @@ from zhiyin_cli.model_source import DEFAULT_MODEL, ready_model
 from zhiyin_cli.terminal import err, fail, out, readable_failures
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from typing import Any
 
     import numpy as np
     from numpy.typing import NDArray
@@ -119,6 +120,8 @@ def train(
     except ZhiyinError as error:
         fail(error.message)
     out.print(_contenders(trained))
+    if trained.manifest.evidence["chances"]:
+        out.print(_chances(trained.manifest.evidence["chances"]), markup=False)
     serve = activate and (force or not verdict.worse)
     with readable_failures(retrieval_address), connect(retrieval_address, ctx.obj) as channel:
         retrieval = retrieval_grpc.RetrievalServiceStub(channel)
@@ -180,6 +183,17 @@ def _contenders(trained: Trained) -> Table:
             contender.name, f"{contender.ndcg.mean():.4f}", f"{error:.4f}", f"{contender.recall.mean():.4f}", chosen
         )
     return table
+
+
+def _chances(told: Mapping[str, Any]) -> str:
+    """How good the chances are that lists would tell, and whether they tell them."""
+    if "calibration_error" not in told:
+        return f"no chances: {told['why']} ({told['impressions']:,} with a score)"
+    return (
+        f"chances: calibration error {told['calibration_error']:.4f}, Brier {told['brier']:.4f} (rate of all "
+        f"{told['brier_of_rate']:.4f}) on {told['impressions']:,} impressions of {told['users']:,} users set aside; "
+        + ("lists tell them" if told["serves"] else "no better than the rate, so lists tell none")
+    )
 
 
 @contextmanager

@@ -49,15 +49,15 @@ class LearnedScorer:
         attributes: AttributeFeatures | None = None,
     ) -> None:
         self._weights, self._ranker, self._depth, self._new_items = weights, ranker, depth, new_items
-        self._calibration, self._attributes = calibration, attributes
+        self.calibration, self._attributes = calibration, attributes
         self._names = NAMES + (attributes.spec.names if attributes is not None else ())
 
     def score(self, taste: Taste, pool: Pool, opinions: Opinions) -> Scores:
         """See `Scorer`."""
         scores = self._relevance(taste, pool, opinions)
-        if self._calibration is None or (known := self.on_scale(taste, scores)) is None:
+        if self.calibration is None or (known := self.on_scale(taste, scores)) is None:
             return scores
-        return replace(scores, chance=self._calibration.chances(known))
+        return replace(scores, chance=self.calibration.chances(known))
 
     def on_scale(self, taste: Taste, scores: Scores) -> Floats | None:
         """The relevance on the one scale that the scores of different requests share, shape (n,).

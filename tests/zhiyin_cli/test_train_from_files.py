@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,12 +20,18 @@ from ranking_service.settings import RankingSettings
 from service_runtime.server import running_server
 from tests.retrieval_service.retrieval_harness import Retrieval, running_retrieval
 from tests.zhiyin_offline.training.chain_world import chain_items, chain_world
+from tests.zhiyin_offline.training.shown_world import shown_world
+from zhiyin.common.v1.item_pb2 import Item
 from zhiyin.ranking.v1 import ranking_service_pb2 as pb
 from zhiyin.ranking.v1.ranking_service_pb2_grpc import RankingServiceStub
 from zhiyin_cli.main import app
+from zhiyin_offline.evaluation.dataset import Dataset
 
 pyarrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
+
+
+CHAIN = chain_world()
 
 
 @dataclass
@@ -50,9 +56,9 @@ class Stack:
 
 
 @contextlib.asynccontextmanager
-async def running(root: Path) -> AsyncIterator[Stack]:
+async def running(root: Path, items: Sequence[Item] = chain_items()) -> AsyncIterator[Stack]:
     async with running_retrieval(root / "retrieval") as retrieval:
-        await retrieval.upsert(*chain_items())
+        await retrieval.upsert(*items)
         settings = RankingSettings(
             port=0,
             data_dir=root / "ranking",
@@ -68,16 +74,15 @@ async def running(root: Path) -> AsyncIterator[Stack]:
             yield Stack(root, address, RankingServiceStub(channel), retrieval)
 
 
-def write(folder: Path, prefix: str = "", extra_items: tuple[str, ...] = ()) -> Path:
-    """The chain's events as Parquet, of items with a prefix before their ids."""
+def write(folder: Path, prefix: str = "", extra_items: tuple[str, ...] = (), world: Dataset = CHAIN) -> Path:
+    """The events of a world as Parquet, of items with a prefix before their ids."""
     folder.mkdir()
-    world = chain_world()
     events = world.events
     rows: list[dict[str, Any]] = [
         {
             "user_id": world.user_ids[events.user[row]],
-            "item_id": prefix + world.item_ids[events.item[row]],
-            "type": "like",
+            "item_id": prefix + world.item_ids[max(events.item[row], events.shown[row])],
+            "type": "like" if events.item[row] >= 0 else "impression",
             "time": datetime.fromtimestamp(float(events.time[row]), UTC),
         }
         for row in range(len(events))
@@ -112,6 +117,33 @@ async def test_events_of_files_teach_what_the_catalogue_then_serves(tmp_path: Pa
     assert bundles.bundles[0].active
     assert bundles.bundles[0].metrics["ndcg@10"] > 0.3  # when the store held no event yet
     assert {"i22", "i23"} <= {entry.item.id for entry in after.items[:3]}
+
+
+async def test_impressions_give_lists_chances_and_the_command_says_how_good_they_are(
+    tmp_path: Path,
+) -> None:
+    world = shown_world().dataset
+    files = write(tmp_path / "files", world=world)
+    async with running(tmp_path / "data", world.items) as stack:
+        result = await stack.train(files)
+        assert result.exit_code == 0, result.output
+        liked = [pb.Event(user_id="ann", item_id=f"i{n}", type=pb.EVENT_TYPE_LIKE) for n in (0, 6, 12)]
+        written = await stack.ranking.RecordEvents(pb.RecordEventsRequest(catalog="default", events=liked), timeout=20)
+        reply = await stack.ranking.Recommend(
+            pb.RecommendRequest(
+                catalog="default", user_id="ann", page_size=10, consistency_token=written.consistency_token
+            ),
+            timeout=20,
+        )
+        token = reply.items[0].attribution_token
+        arguments = ["explain", token, "--ranking-address", stack.address]
+        explained = await asyncio.to_thread(CliRunner().invoke, app, arguments, env={"COLUMNS": "300"})
+    assert "chances: calibration error 0.0" in result.output
+    assert "lists tell them" in result.output
+    found = [entry.probability for entry in reply.items]
+    assert all(entry.HasField("probability") for entry in reply.items)
+    assert 0.1 < max(found) < 0.8
+    assert f"{reply.items[0].probability:.3f}" in explained.output
 
 
 async def test_items_that_only_the_files_know_are_read_by_the_model_or_taken_without_words(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from zhiyin_offline.evaluation.baselines.popularity import PopularityScorer
 from zhiyin_offline.evaluation.dataset import Dataset
 from zhiyin_offline.evaluation.interactions import query_matrix, training_matrix
 from zhiyin_offline.evaluation.memory_catalog import semantic_space
-from zhiyin_offline.evaluation.methods import Lists, ScoredMethod
+from zhiyin_offline.evaluation.methods import Lists, ScoredMethod, TellsChances
 from zhiyin_offline.evaluation.metrics.accuracy import CUTOFFS, accuracy
 from zhiyin_offline.evaluation.metrics.groups import Groups, groups, history_buckets
 from zhiyin_offline.evaluation.metrics.significance import Difference, PairedBootstrap, mean_and_error
@@ -41,6 +42,7 @@ class MethodResult:
         exposure: Metrics of all lists together, means over seeds.
         seed_means: Means of each metric, one a seed.
         fit_s, rank_s: Seconds, means over seeds.
+        chances: How good its chances are, of the first seed; empty where it tells none. See `TellsChances`.
     """
 
     cases: dict[str, Values]
@@ -48,6 +50,7 @@ class MethodResult:
     seed_means: dict[str, list[float]]
     fit_s: float
     rank_s: float
+    chances: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,7 @@ def _run(
 ) -> MethodResult:
     targets = np.array([case.target for case in split.cases], dtype=np.int32)
     by_seed, shown, fit_s, rank_s = [], [], 0.0, 0.0
+    chances: dict[str, Any] = {}
     for seed in seeds:
         method = make(seed)  # the last one lives until this is made: they may share what does not depend on the seed
         started = time.monotonic()
@@ -127,6 +131,8 @@ def _run(
         fit_s, rank_s = fit_s + fitted - started, rank_s + time.monotonic() - fitted
         by_seed.append(accuracy(lists, targets) | variety(lists, targets, background))
         shown.append(exposure(lists, len(dataset.items)))
+        if len(by_seed) == 1 and isinstance(method, TellsChances):
+            chances = method.chances()
     cases = {name: np.mean([values[name] for values in by_seed], axis=0) for name in by_seed[0]}
     return MethodResult(
         cases,
@@ -134,6 +140,7 @@ def _run(
         {name: [_known_mean(values[name]) for values in by_seed] for name in cases},
         fit_s / len(seeds),
         rank_s / len(seeds),
+        chances,
     )
 
 

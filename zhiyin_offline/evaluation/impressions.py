@@ -111,9 +111,11 @@ def known_outcomes(dataset: Dataset, rows: NDArray[np.int64]) -> Events:
 def moments(dataset: Dataset, shown: Impressions, users: Collection[int]) -> list[Moment]:
     """The lists that some users were shown, by rising time: impressions of ten minutes with nothing done in between."""
     rows_of, events = user_rows(dataset), dataset.events
+    order = np.argsort(shown.user, kind="stable")
+    starts = np.searchsorted(shown.user[order], np.arange(len(rows_of) + 1))
     found = []
     for user in users:
-        of_user = shown.take(shown.user == user)
+        of_user = shown.take(order[starts[user] : starts[user + 1]])
         rows = rows_of[user]
         done = rows[events.event_type[rows] != EVENT_TYPE_IMPRESSION]
         before = np.searchsorted(events.time[done], of_user.time, side="left")

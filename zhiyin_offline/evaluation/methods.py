@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,18 @@ class Method(Protocol):
         """The k best items for each case. What a case knows of its user is its history.
 
         Items that the user is done with are left out unless the split of `fit` includes history.
+        """
+        ...
+
+
+@runtime_checkable
+class TellsChances(Protocol):
+    """A method that says how likely users are to act on what they are shown."""
+
+    def chances(self) -> dict[str, Any]:
+        """After `rank`: how good that is, `in_training` out of fold, and `later` on what was shown after the cut.
+
+        Each as `calibration_step.figures` gives it; empty where the record says too little of what was shown.
         """
         ...
 

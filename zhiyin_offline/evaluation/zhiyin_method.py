@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from zhiyin_offline.evaluation.memory_catalog import MemoryCatalog
 from zhiyin_offline.evaluation.methods import Lists
 from zhiyin_offline.evaluation.other_orders import Order, own_order
 from zhiyin_offline.evaluation.protocols import Case, Split
+from zhiyin_offline.training.calibration_step import judge_later
 from zhiyin_offline.training.train import (
     NothingToLearn,
     Protocol,
@@ -76,12 +78,10 @@ class ZhiyinMethod:
     def fit(self, dataset: Dataset, split: Split) -> None:
         """Trains a bundle on `split.training`, then folds all of it into the statistics, as a service would have."""
         self._dataset, self._split = dataset, split
-        bundle = self._learned(restricted(dataset, split.training), split) if self._trains else None
-        catalog = MemoryCatalog(dataset.items, serving_spaces(self._vectors, self._fingerprint, self.bundle))
-        self._service = RecordedService(dataset, catalog, bundle=bundle)
+        self._serving = self._learned(restricted(dataset, split.training), split) if self._trains else None
+        self._service = self._after_training()
         if self._only is not None:
             self._service.bundle = replace(self._service.bundle, scorer=LearnedScorer({self._only: 1.0}, None, 0))
-        self._service.statistics.fold(split.training)
         self._passed = int(split.training[-1]) + 1 if len(split.training) else 0
 
     def rank(self, cases: Sequence[Case], k: int) -> Lists:
@@ -100,6 +100,27 @@ class ZhiyinMethod:
                 self._passed = end
             out.append(self._lists(list(together), k, orders))
         return list(np.concatenate(out, axis=1) if out else np.empty((len(orders), 0, k), np.int32))
+
+    def chances(self) -> dict[str, Any]:
+        """See `TellsChances`."""
+        if self.bundle is None or self._only is not None:
+            return {}
+        told = self.bundle.manifest.evidence["chances"]
+        found = {"in_training": told} if "calibration_error" in told else {}
+        split, events = self._split, self._dataset.events
+        count = len(split.training)
+        # Whatever else is held out than what came later, the record no longer says what became of all impressions.
+        if self.bundle.manifest.calibration and split.name.startswith("time-split") and split.training[-1] + 1 == count:
+            cut = float(events.time[count])
+            later = judge_later(self._after_training(), self._dataset, cut, told["rate"], self._seed)
+            found |= {"later": later} if later else {}
+        return found
+
+    def _after_training(self) -> RecordedService:
+        spaces = serving_spaces(self._vectors, self._fingerprint, self.bundle)
+        service = RecordedService(self._dataset, MemoryCatalog(self._dataset.items, spaces), bundle=self._serving)
+        service.statistics.fold(self._split.training)
+        return service
 
     def _lists(self, cases: Sequence[Case], k: int, orders: Sequence[Order]) -> Lists:
         """Shape (orders, cases, k)."""

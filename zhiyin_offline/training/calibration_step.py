@@ -109,12 +109,39 @@ def figures(chances: NDArray[np.float64], rates: NDArray[np.float64], scored: Sc
 
 def drawn_moments(dataset: Dataset, users: Users, seed: int) -> list[Moment]:
     """Of the later half of what they were shown, when statistics were no longer thin: at most `_MOST_MOMENTS`."""
-    found = moments(dataset, impressions(dataset), users.tolist())
-    # Without a history there is no score on the common scale.
-    found = [moment for moment in found if dataset.positive[moment.case.history].any()]
-    later = found[len(found) // 2 :]
-    drawn = np.sort(np.random.default_rng(seed).permutation(len(later))[:_MOST_MOMENTS])
-    return [later[int(i)] for i in drawn]
+    found = _with_history(dataset, moments(dataset, impressions(dataset), users.tolist()))
+    return _drawn(found[len(found) // 2 :], seed)
+
+
+def judge_later(service: RecordedService, dataset: Dataset, since: float, rate: float, seed: int) -> dict[str, Any]:
+    """How good the chances of a bundle are on what was shown after its training; empty where that is too little.
+
+    Args:
+        service: With the bundle; its statistics hold everything before `since` and nothing else.
+        dataset: The record.
+        since: Unix seconds: nothing from then on was learned from.
+        rate: Of what was acted on in the training.
+        seed: Of the moments that are looked at.
+    """
+    shown = impressions(dataset)
+    later = shown.take(shown.time >= since)
+    found = _drawn(_with_history(dataset, moments(dataset, later, np.unique(later.user).tolist())), seed)
+    scored = score_moments(service, dataset, found)
+    calibration = _scorer(service).calibration
+    if calibration is None or not enough(scored):
+        return {}
+    chances = calibration.chances(scored.scores.astype(np.float32)).astype(np.float64)
+    return figures(chances, np.full(len(chances), rate), scored)
+
+
+def _with_history(dataset: Dataset, found: Sequence[Moment]) -> list[Moment]:
+    """Without a history there is no score on the common scale."""
+    return [moment for moment in found if dataset.positive[moment.case.history].any()]
+
+
+def _drawn(found: Sequence[Moment], seed: int) -> list[Moment]:
+    rows = np.sort(np.random.default_rng(seed).permutation(len(found))[:_MOST_MOMENTS])
+    return [found[int(i)] for i in rows]
 
 
 def score_moments(service: RecordedService, dataset: Dataset, shown: Sequence[Moment]) -> Scored:
@@ -126,9 +153,7 @@ def score_moments(service: RecordedService, dataset: Dataset, shown: Sequence[Mo
         shown: By rising time.
     """
     parts: list[tuple[NDArray[np.float64], NDArray[np.bool_], int]] = []
-    scorer = service.bundle.scorer
-    if not isinstance(scorer, LearnedScorer):
-        raise TypeError("only what a bundle serves is calibrated")
+    scorer = _scorer(service)
     folded = int(np.count_nonzero(service.statistics.known))
     for moment in shown:
         before = int(np.searchsorted(dataset.events.time, moment.case.now, side="left"))
@@ -141,6 +166,13 @@ def score_moments(service: RecordedService, dataset: Dataset, shown: Sequence[Mo
         np.concatenate([np.empty(0, np.bool_), *(acted for _, acted, _ in parts)]),
         np.repeat([user for *_, user in parts], [len(scores) for scores, _, _ in parts]).astype(np.int64),
     )
+
+
+def _scorer(service: RecordedService) -> LearnedScorer:
+    scorer = service.bundle.scorer
+    if not isinstance(scorer, LearnedScorer):
+        raise TypeError("only what a bundle serves is calibrated")
+    return scorer
 
 
 def _reader(

@@ -21,11 +21,16 @@ from tests.zhiyin_offline.training.shown_world import (
     shown_world,
 )
 from zhiyin.ranking.v1 import ranking_service_pb2 as pb
+from zhiyin_offline.evaluation.baselines.all_baselines import MakeMethod, baselines
 from zhiyin_offline.evaluation.dataset import Dataset, EventRows
+from zhiyin_offline.evaluation.evaluation import evaluate
 from zhiyin_offline.evaluation.impressions import Moment, impressions, moments
 from zhiyin_offline.evaluation.in_process import RecordedService
 from zhiyin_offline.evaluation.memory_catalog import SEMANTIC, MemoryCatalog, semantic_space
-from zhiyin_offline.evaluation.protocols import Case, user_rows
+from zhiyin_offline.evaluation.protocols import Case, sample_users, time_split, user_rows
+from zhiyin_offline.evaluation.report.as_html import page
+from zhiyin_offline.evaluation.report.as_json import report
+from zhiyin_offline.evaluation.zhiyin_method import ZhiyinMethod
 from zhiyin_offline.training.calibration_step import Scored, score_moments, set_aside
 from zhiyin_offline.training.train import Trained, TrainingSettings, restricted, train
 
@@ -112,6 +117,29 @@ def test_scores_that_say_nothing_of_what_is_acted_on_give_no_map() -> None:
     assert trained.manifest.evidence["chances"]["impressions"] > 1_000
     assert not trained.manifest.evidence["chances"]["serves"]
     assert not trained.manifest.calibration
+
+
+def test_an_evaluation_tells_how_good_the_chances_were_on_what_was_shown_later() -> None:
+    split = time_split(WORLD.dataset)
+    before = replace(WORLD, dataset=restricted(WORLD.dataset, split.training))
+    bundle = learn(before, replace(PLAIN, protocol="time-split"))
+    methods: dict[str, MakeMethod] = {
+        "zhiyin": lambda seed: ZhiyinMethod(WORLD.vectors, FINGERPRINT, seed, trainings={0: bundle}),
+        "popularity": baselines(WORLD.vectors)["popularity"],
+    }
+    few = sample_users(split, 40)
+    made = report(evaluate(WORLD.dataset, few, methods, WORLD.vectors), {"name": "shown"}, {}, {}, [])
+    assert list(made["chances"]) == ["zhiyin"]
+    told = made["chances"]["zhiyin"]
+    assert list(told) == ["in_training", "later"]
+    later = told["later"]
+    assert later["impressions"] > 500
+    assert later["calibration_error"] < 0.05
+    assert later["brier"] < later["brier_of_rate"]
+    assert sum(row["impressions"] for row in later["reliability"]) == later["impressions"]
+    html = page(made | {"dataset": {"name": "shown", "users": 1, "items": 1, "events": 1}})  # type: ignore[arg-type]
+    assert "share acted on" in html
+    assert f"{later['calibration_error']:.4f}" in html
 
 
 # Leaks.

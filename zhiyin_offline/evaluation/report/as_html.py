@@ -48,6 +48,7 @@ def page(report: Report) -> str:
         "<h2>Accuracy</h2>" + _metrics(report, _ACCURACY),
         "<h2>Beyond accuracy</h2>" + _metrics(report, _VARIETY),
         _ratings(report),
+        _chances(report),
         f"<h2>Who is better than whom</h2>{_verdicts(report)}",
         _plot("Relevance against diversity", relevance_against_diversity(report)),
         _plot("Groups of users and items", group_bars(report)),
@@ -149,6 +150,24 @@ def _ratings(report: Report) -> str:
         return ""
     rows = [(name, f"{of['mae']:.4f}", f"{of['rmse']:.4f}") for name, of in report["ratings"].items()]
     return "<h2>Ratings</h2>" + _table(("predictor", "MAE", "RMSE"), rows)
+
+
+def _chances(report: Report) -> str:
+    """Reliability tables: of what got about the same chance, how much was acted on."""
+    words = {"in_training": "of users set aside in training, out of fold", "later": "shown after the cut"}
+    out = []
+    for method, parts in report["chances"].items():
+        for part, of in parts.items():
+            out.append(
+                f"<p>{escape(method)}, {of['impressions']:,} impressions {words[part]}: calibration error "
+                f"{of['calibration_error']:.4f}; Brier score {of['brier']:.4f}, by the rate of all "
+                f"{of['brier_of_rate']:.4f}.</p>"
+            )
+            rows = [
+                (f"{b['predicted']:.4f}", f"{b['observed']:.4f}", f"{b['impressions']:,}") for b in of["reliability"]
+            ]
+            out.append(_table(("mean chance told", "share acted on", "impressions"), rows))
+    return "<h2>Chances of what is shown</h2>" + "".join(out) if out else ""
 
 
 def _seconds(seconds: Figures) -> Iterable[Sequence[str]]:

@@ -38,6 +38,9 @@ class Report(TypedDict):
         groups: By group.
         learning_curve: By how many events of the user were known.
         ratings: `mae` and `rmse` by predictor; empty for data without ratings.
+        chances: By method that tells the chance that users act on what they are shown: how good that is `in_training`,
+            out of fold, and `later`, on what was shown after the cut of a time split; empty for data without
+            impressions.
         seconds: `fit` and `rank` by method.
         notes: What a reader must know, in sentences.
     """
@@ -52,6 +55,7 @@ class Report(TypedDict):
     groups: dict[str, Group]
     learning_curve: dict[str, Group]
     ratings: dict[str, dict[str, float]]
+    chances: dict[str, dict[str, dict[str, Any]]]
     seconds: Figures
     notes: list[str]
 
@@ -105,6 +109,7 @@ def report(
         groups={name: _group(evaluation, members) for name, members in evaluation.groups.items()},
         learning_curve={name: _group(evaluation, members) for name, members in evaluation.buckets.items()},
         ratings=ratings,
+        chances={name: of.chances for name, of in evaluation.results.items() if of.chances},
         seconds={name: {"fit": r.fit_s, "rank": r.rank_s} for name, r in evaluation.results.items()},
         notes=notes,
     )
