@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import grpc
 import numpy as np
 import pytest
 
 from ranking_service.bundles.bundle import Manifest, write_bundle
+from ranking_service.candidate import Pool, SourceKind
+from ranking_service.intents.intent import Understood
+from ranking_service.query import Query
 from ranking_service.scorers.calibration import Knots, Logistic, calibration_of
+from ranking_service.scorers.features import NAMES
+from ranking_service.scorers.learned import LearnedScorer
+from ranking_service.scorers.scorer import Opinions
+from ranking_service.scorers.tree_ranker import TreeRanker
+from ranking_service.taste import Anchor, Taste
+from ranking_service.users.user_state import UserState
 from tests.ranking_service.recommend_harness import Harness, running_ranking, themed_catalog
 from zhiyin.common.v1.filter_pb2 import FieldIn, Filter
-from zhiyin.common.v1.item_pb2 import AttributeValue
+from zhiyin.common.v1.item_pb2 import AttributeValue, Item
 from zhiyin.ranking.v1 import ranking_service_pb2 as pb2
 
 LIKE = pb2.EVENT_TYPE_LIKE
@@ -150,3 +161,35 @@ async def test_what_a_profile_adds_is_no_part_of_the_chance(tmp_path: Path) -> N
             1 / (1 + math.exp(2.0 - 0.8 * (reply.items[place].score - by_profile[place]))) for place in proposed
         ]
         assert [reply.items[place].probability for place in proposed] == pytest.approx(expected, rel=1e-4)
+
+
+class Upside:
+    """A ranker that turns the order round."""
+
+    def score(self, rows: np.ndarray) -> np.ndarray:
+        return -rows[:, NAMES.index("blend")]
+
+
+@pytest.mark.parametrize("what", ["nothing", "intents", "a profile", "a ranker", "a ranker and a profile"])
+def test_the_common_scale_is_that_of_what_trainings_hear(what: str) -> None:
+    """Intents leave it, and so does a ranker that has dealt out anew what a profile added."""
+    evidence = {SourceKind.HISTORY: np.array([3.0, 1.0, 2.0], np.float32)}
+    if "profile" in what:
+        evidence[SourceKind.PROFILE] = np.array([0.0, 1.0, 5.0], np.float32)
+    opinions = Opinions(evidence, dict.fromkeys(evidence, 0.01), np.zeros(3, np.float32))
+    taste = Taste(Query("default", "u", now=1e9), UserState("u"), (Anchor("liked", 1.0, LIKE, 9e8),))
+    if what == "intents":
+        taste = replace(taste, understood=Understood((("new", 0.5),), {SourceKind.FRESH: 2.0}))
+    vectors = np.zeros((3, 2), np.float32)
+    ids = ["a", "b", "c"]
+    pool = Pool(ids, [Item(id=i) for i in ids], vectors, vectors.astype(np.float16), {}, {})
+    ranker = cast("TreeRanker", Upside()) if "ranker" in what else None
+    scorer = LearnedScorer({SourceKind.HISTORY: 1.0}, ranker, 3, 0.0, Logistic(1.0, 0.0))
+    scores = scorer.score(taste, pool, opinions)
+    if what in ("intents", "a ranker and a profile"):
+        assert scores.chance is None
+        return
+    assert scores.chance is not None
+    heard = scores.total - scores.by_source.get(SourceKind.PROFILE, 0.0)
+    assert scores.chance == pytest.approx(1 / (1 + np.exp(-heard)), rel=1e-5)
+    assert list(np.argsort(-scores.chance)) == ([1, 2, 0] if what == "a ranker" else [0, 2, 1])

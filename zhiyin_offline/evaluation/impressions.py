@@ -98,6 +98,8 @@ def known_outcomes(dataset: Dataset, rows: NDArray[np.int64]) -> Events:
     does not depend on their own outcome. They still end the windows of earlier ones.
     """
     events = dataset.events
+    if not np.any(events.shown >= 0):
+        return events.take(rows)
     gone = dataset.positive.copy()
     gone[rows] = False
     order = np.lexsort((gone, events.time, events.user))
