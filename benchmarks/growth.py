@@ -27,7 +27,8 @@ from retrieval_service.space_index import Geometry, IndexQuery, SpaceIndex
 from zhiyin.common.v1.item_pb2 import Item
 from zhiyin.ranking.v1 import ranking_service_pb2 as pb
 from zhiyin_offline.evaluation.dataset import Dataset, EventRows
-from zhiyin_offline.training.train import TrainingSettings, train
+from zhiyin_offline.training.train import train
+from zhiyin_offline.training.training_settings import TrainingSettings
 
 _DIMENSIONS = 384
 _QUERIES, _HITS, _ROUNDS = 6, 100, 60

@@ -89,8 +89,8 @@ def train(
         from zhiyin_offline.training.file_record import read_files
         from zhiyin_offline.training.gate import compare_with_serving
         from zhiyin_offline.training.store_record import CatalogUnknown, read_record
-        from zhiyin_offline.training.train import NothingToLearn, TrainingSettings
         from zhiyin_offline.training.train import train as learn
+        from zhiyin_offline.training.training_settings import NothingToLearn, TrainingSettings
         from zhiyin_offline.upkeep.locations import Locations
     except ImportError as exc:
         fail(f"this needs the extra `train` ({exc}): pip install 'zhiyin[cpu,train]'")

@@ -23,16 +23,10 @@ from zhiyin_offline.evaluation.memory_catalog import MemoryCatalog
 from zhiyin_offline.evaluation.methods import Lists
 from zhiyin_offline.evaluation.other_orders import Order, own_order
 from zhiyin_offline.evaluation.protocols import Case, Split
+from zhiyin_offline.training.asked_service import serving_spaces
 from zhiyin_offline.training.calibration_step import judge_later
-from zhiyin_offline.training.train import (
-    NothingToLearn,
-    Protocol,
-    Trained,
-    TrainingSettings,
-    restricted,
-    serving_spaces,
-    train,
-)
+from zhiyin_offline.training.train import Trained, restricted, train
+from zhiyin_offline.training.training_settings import NothingToLearn, Protocol, TrainingSettings
 
 
 class ZhiyinMethod:
@@ -117,7 +111,8 @@ class ZhiyinMethod:
         return found
 
     def _after_training(self) -> RecordedService:
-        spaces = serving_spaces(self._vectors, self._fingerprint, self.bundle)
+        sequence = None if self.bundle is None else self.bundle.sequence
+        spaces = serving_spaces(self._vectors, self._fingerprint, sequence)
         service = RecordedService(self._dataset, MemoryCatalog(self._dataset.items, spaces), bundle=self._serving)
         service.statistics.fold(self._split.training)
         return service

@@ -22,6 +22,9 @@ from zhiyin_offline.training.ranker import ranked, train_ranker
 
 Scores = Callable[[Example], Floats]
 _FOLDS = 5
+# From so many cases on a ranker of fewer folds knows as much as it can, and each of them takes a minute.
+_MANY = 1_500
+_FOLDS_OF_MANY, _FOLDS_TO_COMPARE = 3, 2
 _K = 10
 # Cases from which weights are learned where many sets of sources are compared.
 _QUICK = 800
@@ -99,20 +102,22 @@ def _out_of_fold(
 ) -> list[Contender]:
     """Learned weights and the learned ranker, each fold scored by what the other folds taught."""
     scores = np.zeros((2, 2, len(examples)))
-    for number, (learned_from, held_out) in enumerate(_folds(len(examples), seed)):
+    folds = _FOLDS if len(examples) < _MANY else _FOLDS_OF_MANY
+    for number, (learned_from, held_out) in enumerate(_folds(len(examples), seed, folds)):
         weights = fit_weights(table.take(learned_from))
         held = [examples[int(i)] for i in held_out]
         scores[0][:, held_out] = judge(held, _blending(weights))
         taught = [examples[int(i)] for i in learned_from]
         scores[1][:, held_out] = judge(held, _by_trees(taught, weights, seed, threads))
-        say(f"fold {number + 1} of {_FOLDS}")
+        say(f"fold {number + 1} of {folds}")
     return [Contender("learned weights", "blend", *scores[0]), Contender("learned ranker", "ranker", *scores[1])]
 
 
 def judge_learned_ranker(examples: Sequence[Example], seed: int, threads: int) -> NDArray[np.float64]:
     """NDCG@10 of each case by the learned ranker, each fold by what the others taught. Shape (cases,)."""
     ndcg, table = np.zeros(len(examples)), BlendTable.of(examples)
-    for learned_from, held_out in _folds(len(examples), seed):
+    folds = _FOLDS if len(examples) < _MANY else _FOLDS_TO_COMPARE
+    for learned_from, held_out in _folds(len(examples), seed, folds):
         weights = fit_weights(table.take(learned_from))
         scores = _by_trees([examples[int(i)] for i in learned_from], weights, seed, threads)
         ndcg[held_out], _ = judge([examples[int(i)] for i in held_out], scores)
@@ -122,15 +127,15 @@ def judge_learned_ranker(examples: Sequence[Example], seed: int, threads: int) -
 def judge_learned_weights(table: BlendTable, seed: int) -> NDArray[np.float64]:
     """As `judge_learned_ranker`, by weights learned from 800 cases at most: they are few numbers, and soon found."""
     ndcg = np.zeros(len(table))
-    for learned_from, held_out in _folds(len(table), seed):
+    for learned_from, held_out in _folds(len(table), seed, _FOLDS):
         ndcg[held_out] = table.take(held_out).ndcg(fit_weights(table.take(learned_from), _QUICK))
     return ndcg
 
 
-def _folds(cases: int, seed: int) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+def _folds(cases: int, seed: int, count: int) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
     """The cases that each fold learns from, and those that it is judged on."""
-    fold = np.random.default_rng(seed).permutation(cases) % _FOLDS
-    for number in range(_FOLDS):
+    fold = np.random.default_rng(seed).permutation(cases) % count
+    for number in range(count):
         yield np.flatnonzero(fold != number), np.flatnonzero(fold == number)
 
 

@@ -25,7 +25,7 @@ _SETTINGS = {
     "lambda_l2": 10.0,
     "lambdarank_truncation_level": 20,
     "deterministic": True,
-    "force_row_wise": True,
+    "force_col_wise": True,
     "verbose": -1,
 }
 

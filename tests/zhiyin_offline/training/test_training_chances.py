@@ -32,7 +32,8 @@ from zhiyin_offline.evaluation.report.as_html import page
 from zhiyin_offline.evaluation.report.as_json import report
 from zhiyin_offline.evaluation.zhiyin_method import ZhiyinMethod
 from zhiyin_offline.training.calibration_step import Scored, score_moments, set_aside
-from zhiyin_offline.training.train import Trained, TrainingSettings, restricted, train
+from zhiyin_offline.training.train import Trained, restricted, train
+from zhiyin_offline.training.training_settings import TrainingSettings
 
 WORLD = shown_world()
 PLAIN = TrainingSettings(sequence=False, max_cases=60)

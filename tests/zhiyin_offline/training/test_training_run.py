@@ -41,14 +41,9 @@ from zhiyin_offline.evaluation.in_process import RecordedService
 from zhiyin_offline.evaluation.memory_catalog import SEMANTIC, MemoryCatalog, semantic_space
 from zhiyin_offline.evaluation.protocols import leave_one_out, time_split
 from zhiyin_offline.evaluation.zhiyin_method import ZhiyinMethod
-from zhiyin_offline.training.train import (
-    NothingToLearn,
-    Trained,
-    TrainingSettings,
-    restricted,
-    serving_spaces,
-    train,
-)
+from zhiyin_offline.training.asked_service import serving_spaces
+from zhiyin_offline.training.train import Trained, restricted, train
+from zhiyin_offline.training.training_settings import NothingToLearn, TrainingSettings
 
 WORLD = chain_world()
 VECTORS = chain_vectors(WORLD)
@@ -175,7 +170,7 @@ def test_the_bundle_serves_from_disk_as_from_memory(
     assert loaded.sequence.version == 1
     lists = []
     for bundle in (loaded, serving_bundle(manifest, files)):
-        catalog = MemoryCatalog(WORLD.items, serving_spaces(VECTORS, FINGERPRINT, trained))
+        catalog = MemoryCatalog(WORLD.items, serving_spaces(VECTORS, FINGERPRINT, trained.sequence))
         service = RecordedService(WORLD, catalog, bundle=bundle)
         service.statistics.fold(split.training)
         lists.append(service.lists(split.cases[:20], 10))
