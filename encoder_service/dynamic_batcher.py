@@ -71,6 +71,7 @@ class DynamicBatcher:
             tokens_per_second: The speed measured at warm-up; corrected by every telling batch.
         """
         self._tokens_per_second = tokens_per_second
+        metrics.QUEUE_LIMIT.set(self._queue.max_queued_tokens)
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._compute_batches, name="encoder-batches", daemon=True)
         self._thread.start()
@@ -219,10 +220,11 @@ class DynamicBatcher:
         if failure is None and padded >= self._queue.max_batch_tokens * _TELLING_FILL and seconds > 0:
             self._tokens_per_second += _SPEED_SMOOTHING * (padded / seconds - self._tokens_per_second)
         metrics.BATCH_TEXTS.observe(len(batch))
+        metrics.BATCH_FILL.observe(padded / self._queue.max_batch_tokens)
         metrics.BATCH_SECONDS.observe(seconds)
         real = sum(text.tokens for text in batch)
-        metrics.TOKENS.labels("text").inc(real)
-        metrics.TOKENS.labels("padding").inc(padded - real)
+        metrics.TEXT_TOKENS.inc(real)
+        metrics.PADDING_TOKENS.inc(padded - real)
         return vectors, failure
 
     def _deliver(
@@ -248,5 +250,5 @@ class DynamicBatcher:
 
     def _measure_queue(self) -> None:
         interactive = self._queue.queued_tokens(Lane.INTERACTIVE)
-        metrics.QUEUED_TOKENS.labels("interactive").set(interactive)
-        metrics.QUEUED_TOKENS.labels("bulk").set(self._queue.queued_tokens() - interactive)
+        metrics.QUEUED_INTERACTIVE.set(interactive)
+        metrics.QUEUED_BULK.set(self._queue.queued_tokens() - interactive)

@@ -75,8 +75,8 @@ class TextEncoder:
         keys = await self._hash(prompted)
         found = {key: entry for key in dict.fromkeys(keys) if (entry := self._cache.get(key)) is not None}
         cached_count = sum(key in found for key in keys)
-        metrics.CACHE_LOOKUPS.labels("hit").inc(cached_count)
-        metrics.CACHE_LOOKUPS.labels("miss").inc(len(keys) - cached_count)
+        metrics.CACHE_HITS.inc(cached_count)
+        metrics.CACHE_MISSES.inc(len(keys) - cached_count)
         missing = {key: text for key, text in zip(keys, prompted, strict=True) if key not in found}
         if missing:
             found |= await self._compute(missing, lane, deadline)

@@ -14,6 +14,7 @@ from ranking_service.attribution import attribution_token, list_mark
 from ranking_service.candidate import SourceKind
 from ranking_service.clients import Retrieval
 from ranking_service.conversions import masked_item
+from ranking_service.diversity.variety import variety
 from ranking_service.filters.filters import dropped_ids
 from ranking_service.list_store import ListStore
 from ranking_service.page import Page, read_page
@@ -89,10 +90,17 @@ class ListServer:
             with journal.stage("hydrate"):
                 full = await self._full_items(slate, page, fields, journal)
         with journal.stage("explain"):
-            entries, loudest = await self._in_thread(self.word, slate, page, fields, explain, full)
+            entries, loudest = await self._in_thread(self._worded_and_measured, slate, page, fields, explain, full)
         for source, count in loudest.items():
             metrics.SERVED.labels(source.name.lower()).inc(count)
         return entries
+
+    def _worded_and_measured(
+        self, slate: Slate, page: Page, fields: Sequence[str], explain: bool, full: Mapping[str, Item]
+    ) -> tuple[list[pb2.RecommendedItem], Counter[SourceKind]]:
+        if (found := variety(slate.vectors[[place.row for place in page.places]])) is not None:
+            metrics.VARIETY.observe(found)
+        return self.word(slate, page, fields, explain, full)
 
     def explained(self, slate: Slate, page: Page) -> Sequence[pb2.RecommendedItem]:
         """The places of a page with sources and reasons, for a page that was served without."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import grpc
 
-from ranking_service import conversions
+from ranking_service import conversions, metrics
 from ranking_service.page import Page
 from ranking_service.page_token import PageToken, read_page_token, write_page_token
 from ranking_service.selectors.slate import Slate
@@ -61,6 +61,7 @@ class RecommendRpcs:
             consistency_token=self.user_side.consistency_token(request.catalog),
         )
         self.served_lists.offer(ServedPage(slate, page, request, response, explain, began))
+        metrics.count_list("Recommend", bool(journal.degraded))
         return response
 
     async def SimilarItems(
@@ -84,6 +85,7 @@ class RecommendRpcs:
             versions=conversions.versions_message(slate.versions),
         )
         self.served_lists.offer(ServedPage(slate, page, None, response, True, began))
+        metrics.count_list("SimilarItems", bool(journal.degraded))
         return response
 
     async def Rerank(
@@ -94,6 +96,7 @@ class RecommendRpcs:
         journal = Journal()
         reranked = await self.serving.reranker.rerank(query, candidates, personalization, places, journal)
         degraded, timings = conversions.journal_parts(journal)
+        metrics.count_list("Rerank", bool(journal.degraded))
         return pb2.RerankResponse(
             items=[
                 pb2.RerankedItem(

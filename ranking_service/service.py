@@ -17,6 +17,7 @@ from ranking_service.intents.intent_reader import IntentReader
 from ranking_service.intents.intents_file import read_intents
 from ranking_service.scorers.scorer import BuiltinScorer
 from ranking_service.scorers.source_weights import source_weights
+from ranking_service.scraped_metrics import ranking_gauges
 from ranking_service.served_lists.served_list_log import ServedListLog
 from ranking_service.served_lists.served_list_store import served_list_store
 from ranking_service.servicer import RankingServicer
@@ -62,6 +63,7 @@ class RankingService:
         self._lists_door = Door(
             "the room for lists", settings.lists_at_once or usable_cores() + _LISTS_BEYOND_CORES, settings.max_wait_s
         )
+        self._gauges = ranking_gauges(self._user_side, settings.data_dir)
         self._channels: list[grpc.aio.Channel] = []
         self._serving: Serving | None = None
         self._reader: IntentReader | None = None
@@ -110,6 +112,7 @@ class RankingService:
         """Opens the user store and loads the statistics."""
         await asyncio.to_thread(self._lock.take, PREDECESSOR_S)
         await self._user_side.start()
+        self._gauges.open()
         self._served_lists.start()
         if self._reader is not None:
             self._warming = asyncio.create_task(self._reader.warm())
@@ -131,6 +134,7 @@ class RankingService:
 
     async def close(self) -> None:
         """Ends background work, flushes users and events, closes the channels."""
+        self._gauges.close()
         if self._warming is not None:
             self._warming.cancel()
         if self._serving is not None:

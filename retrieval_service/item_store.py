@@ -168,6 +168,12 @@ class ItemStore(VectorRows, SpaceRows):
             connection.execute(sa.select(schema.head.c.seq).where(schema.head.c.catalog_id == catalog_id)).scalar_one()
         )
 
+    def sequences(self, connection: Connection) -> dict[str, int]:
+        """The sequence number of the last write of every catalogue, by its name."""
+        both = schema.catalogs.join(schema.head, schema.head.c.catalog_id == schema.catalogs.c.catalog_id)
+        rows = connection.execute(sa.select(schema.catalogs.c.name, schema.head.c.seq).select_from(both))
+        return {str(name): int(sequence) for name, sequence in rows}
+
     def take_sequence(self, connection: Connection, catalog_id: int, new_items: int = 0) -> tuple[int, int]:
         """The sequence number of a write, and the first of `new_items` fresh item numbers."""
         row = connection.execute(

@@ -24,6 +24,7 @@ from retrieval_service.item_cache import ItemCache
 from retrieval_service.item_store import CatalogRow, ItemStore
 from retrieval_service.item_writes import ItemWrites
 from retrieval_service.named_spaces import IndexKey
+from retrieval_service.scraped_metrics import retrieval_gauges
 from retrieval_service.search import Searcher
 from retrieval_service.servicer import RetrievalServicer
 from retrieval_service.serving import Serving
@@ -96,6 +97,7 @@ class RetrievalService:
         # door, until none is in time any more.
         searches = settings.searches_at_once or min(usable_cores(), settings.search_threads)
         self._search_door = Door("the room for searches", searches, settings.max_wait_s)
+        self._gauges = retrieval_gauges(self.store, self._registry, self.host, settings.data_dir)
         self._servicer = RetrievalServicer()
         self._writer: SqlWriter[Committed] | None = None
         self._encoder: EncoderClient | None = None
@@ -149,6 +151,7 @@ class RetrievalService:
         metrics.QUEUED_BYTES.set_function(lambda: self._writer.queued_bytes if self._writer else 0)
         key = await asyncio.to_thread(load_or_create_key, settings.data_dir / "token.key")
         self._maintenance.start()
+        self._gauges.open()
         self._servicer.serve(
             Serving(
                 settings=settings,
@@ -180,6 +183,7 @@ class RetrievalService:
 
     async def close(self) -> None:
         """Finishes waiting writes, makes snapshots, ends the worker."""
+        self._gauges.close()
         if self._lock_watch is not None:
             self._lock_watch.cancel()
         if self._writer is not None:

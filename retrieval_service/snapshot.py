@@ -43,6 +43,7 @@ class SnapshotInfo:
         tombstones: Dead rows inside.
         created_at: Seconds since 1970.
         origin: What the writer said of the store; empty: nothing.
+        recall: Of the graph when it was written, in [0, 1]; None: not measured.
     """
 
     path: Path
@@ -51,6 +52,7 @@ class SnapshotInfo:
     tombstones: int
     created_at: float
     origin: str = ""
+    recall: float | None = None
 
 
 def newest_path(folder: Path) -> Path | None:
@@ -77,13 +79,14 @@ def newest(folder: Path) -> SnapshotInfo | None:
     return None if path is None else read_info(path)
 
 
-def write(index: SpaceIndex, folder: Path, origin: str = "") -> SnapshotInfo:
+def write(index: SpaceIndex, folder: Path, origin: str = "", recall: float | None = None) -> SnapshotInfo:
     """Writes a snapshot of an index that nobody changes meanwhile. For the snapshot process.
 
     Args:
         index: The index; its graph must have no backlog.
         folder: Of the catalogue's snapshots, named by its number; made when missing.
         origin: Tells the catalogue from one of the same number in another store.
+        recall: Of the graph, where it was measured.
 
     Raises:
         OSError: The disk is full or fails; nothing is left behind that a reader would take.
@@ -114,6 +117,7 @@ def write(index: SpaceIndex, folder: Path, origin: str = "") -> SnapshotInfo:
             "tombstones": index.tombstones,
             "removed_from_graph": graph.removed if graph is not None else 0,
             "created_at": time.time(),
+            "recall": recall,
             "files": {p.name: _fingerprint(p) for p in sorted(temporary.iterdir())},
         }
         manifest["checksum"] = _checksum(manifest)
@@ -204,6 +208,7 @@ def _info(path: Path, manifest: dict[str, Any]) -> SnapshotInfo:
         manifest["tombstones"],
         manifest["created_at"],
         manifest["origin"],
+        manifest.get("recall"),  # not in those of the first release
     )
 
 

@@ -7,8 +7,8 @@ The first line of standard input is the URL of the store, which may hold a passw
 
 Starts from the newest snapshot and replays what came after, through the same `SpaceIndex.apply` as live writes; from
 nothing when there is none, when the space's mean was renewed since, or when too many rows are dead. Prints one line of
-JSON: `sequence`, `epoch`, `rows`, `from_scratch`, `seconds`. hnswlib holds the GIL for seconds while it saves: here
-nobody waits.
+JSON: `sequence`, `epoch`, `rows`, `from_scratch`, `recall`, `seconds`. hnswlib holds the GIL for seconds while it
+saves: here nobody waits.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from retrieval_service import snapshot
+from retrieval_service.graph_recall import measured_recall
 from retrieval_service.index_source import IndexSource, index_source
 from retrieval_service.item_store import ItemStore
 from retrieval_service.named_spaces import SEMANTIC, SEMANTIC_VERSION, IndexKey
@@ -70,13 +71,15 @@ def build(store: ItemStore, key: IndexKey, folder: Path, rebuild_above: float) -
     # Outside of the transaction: a long reader keeps the write-ahead log from shrinking.
     while index.graph_backlog:
         index.absorb(1024)
-    written = snapshot.write(index, folder, origin)
+    recall = measured_recall(index)
+    written = snapshot.write(index, folder, origin, recall)
     snapshot.prune(folder, keep=written.path)
     return {
         "sequence": written.sequence,
         "epoch": written.epoch,
         "rows": len(index),
         "from_scratch": from_scratch,
+        "recall": recall,
         "seconds": round(time.monotonic() - started, 3),
     }
 

@@ -23,12 +23,13 @@ class SnapshotFailedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class SnapshotReport:
-    """What the builder did: `sequence` and `epoch` of the snapshot, live `rows` in it, time it took."""
+    """What the builder did: `sequence` and `epoch` of the snapshot, live `rows` in it, `recall` of its graph, time."""
 
     sequence: int
     epoch: int
     rows: int
     from_scratch: bool
+    recall: float | None
     seconds: float
 
 

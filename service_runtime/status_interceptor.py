@@ -30,7 +30,8 @@ from service_runtime.errors import (
 from service_runtime.grpc_types import RpcMethodHandler, ServicerContext
 from service_runtime.request_context import Deadline, RequestContext, enter
 from service_runtime.request_messages import Requests, readable, tolerant
-from service_runtime.telemetry import RPC_HANDLED, RPC_IN_FLIGHT, RPC_SECONDS, get_logger
+from service_runtime.rpc_metrics import metrics_of
+from service_runtime.telemetry import get_logger
 
 _log = get_logger(__name__)
 ERROR_DOMAIN = "zhiyin"
@@ -188,7 +189,9 @@ def _refused(method: str, error: Overloaded) -> RpcMethodHandler:
     """A handler that says no. It does not read the request: that is half the cost of a refusal."""
 
     async def refuse(_requests: AsyncIterator[bytes], context: ServicerContext) -> None:
-        RPC_HANDLED.labels(method, error.code.name).inc()
+        metrics = metrics_of(method)
+        metrics.handled(error.code.name)
+        metrics.failed(error.reason)
         code, details, trailers = _overload_status(error.what, error.retry_after_s)
         context.set_trailing_metadata(trailers)
         context.set_code(code)
@@ -201,20 +204,23 @@ class _Measured:
     """Counts one call in and out."""
 
     def __init__(self, interceptor: StatusInterceptor, method: str) -> None:
-        self._interceptor, self._method = interceptor, method
+        self._interceptor, self._metrics = interceptor, metrics_of(method)
         self.code = grpc.StatusCode.CANCELLED  # what it stays when the caller goes away
+        self.reason = ""
 
     def __enter__(self) -> _Measured:
         self._started = time.monotonic()
         self._interceptor.in_flight += 1
-        RPC_IN_FLIGHT.labels(self._method).inc()
+        self._metrics.in_flight.inc()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._interceptor.in_flight -= 1
-        RPC_IN_FLIGHT.labels(self._method).dec()
-        RPC_SECONDS.labels(self._method).observe(time.monotonic() - self._started)
-        RPC_HANDLED.labels(self._method, self.code.name).inc()
+        self._metrics.in_flight.dec()
+        self._metrics.seconds.observe(time.monotonic() - self._started)
+        self._metrics.handled(self.code.name)
+        if self.reason:
+            self._metrics.failed(self.reason)
 
 
 async def _abort(context: ServicerContext, error: Exception, measured: _Measured) -> None:
@@ -226,12 +232,12 @@ async def _abort(context: ServicerContext, error: Exception, measured: _Measured
         error = DeadlineTooShort("the deadline passed while the call was served")
     if not isinstance(error, ZhiyinError):
         _log.error("unexpected_error", error=type(error).__name__, exc_info=error)
-        measured.code = grpc.StatusCode.INTERNAL
+        measured.code, measured.reason = grpc.StatusCode.INTERNAL, "INTERNAL"
         await context.abort(
             grpc.StatusCode.INTERNAL, "internal error; the log of the service tells more under this call's request id"
         )
     assert isinstance(error, ZhiyinError)
-    measured.code = error.code
+    measured.code, measured.reason = error.code, error.reason
     if type(error) is Overloaded and error.retry_after_s is not None:
         code, details, trailers = _overload_status(error.what, error.retry_after_s)
     else:

@@ -9,18 +9,10 @@ import traceback
 from typing import Any, TextIO, cast
 
 import structlog
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Gauge
 
 from service_runtime import request_context
 
-RPC_HANDLED = Counter("zhiyin_rpc_handled_total", "Calls answered, by gRPC status code.", ["method", "code"])
-RPC_SECONDS = Histogram(
-    "zhiyin_rpc_duration_seconds",
-    "Time from the first message to the status of a call.",
-    ["method"],
-    buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30),
-)
-RPC_IN_FLIGHT = Gauge("zhiyin_rpc_in_flight", "Calls being served.", ["method"])
 SERVICE_READY = Gauge("zhiyin_service_ready", "1 while the service reports SERVING.", ["service"])
 
 _MAX_TRACE_LINES = 200

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from ranking_service.users import user_conversions as conversions
@@ -86,7 +87,9 @@ class UserRpcs:
             users.settings.max_events_per_batch,
             users.signer,
         )
+        newest_us = max((event.time_us for event in events), default=time.time_ns() // 1000)
         change = await users.record(request.catalog, events, request.ByteSize())
+        user_metrics.EVENT_LAG.observe(max(time.time() - newest_us / 1e6, 0.0))
         user_metrics.EVENTS_DUPLICATE.inc(change.duplicates)
         user_metrics.EVENTS_RECORDED.inc(len(events) - change.duplicates)
         return pb.RecordEventsResponse(

@@ -178,6 +178,15 @@ class UserSide:
             return "the user store's writer has failed; the process must be restarted"
         return None
 
+    def log_progress(self) -> dict[str, tuple[int, int]]:
+        """For each catalogue the last sequence in the store and the last one folded in here. Reads the store.
+
+        Raises:
+            StoreUnavailable: It does not answer.
+        """
+        heads = self._store.heads()
+        return {catalog: (head, self._statistics.event_sequence(catalog)) for catalog, head in heads.items()}
+
     async def require_catalog(self, catalog: str) -> None:
         """Asks retrieval for a catalogue that is not known here yet.
 
