@@ -17,33 +17,9 @@ R = TypeVar("R")
 # With the pauses of a client that retries as told, five attempts bridge 4 s.
 _RETRY_AFTER_S = 1.0
 
-# What clients are told to use, in any language (docs/errors.md shows the same document). A call waits, as long as its
-# deadline lasts, for a server that is there and says SERVING; so a restart costs no call. Retried is what was not
-# served: UNAVAILABLE, and CANCELLED when it is the server that says it (gRPC answers so, in the name of a server that
-# stops, to calls that had arrived and were not read yet; a caller's own cancelling is never retried). Five attempts,
-# the most that gRPC makes, with these pauses (or those that the server asks for by its pushback trailer). Retries end
-# after 500 failed attempts without success in between: an outage is not made worse by them.
-CLIENT_SERVICE_CONFIG: dict[str, Any] = {
-    "loadBalancingConfig": [{"round_robin": {}}],
-    "healthCheckConfig": {"serviceName": ""},
-    "methodConfig": [
-        {
-            "name": [{}],
-            "waitForReady": True,
-            "retryPolicy": {
-                "maxAttempts": 5,
-                "initialBackoff": "0.2s",
-                "maxBackoff": "2s",
-                "backoffMultiplier": 4,
-                "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
-            },
-        }
-    ],
-    "retryThrottling": {"maxTokens": 1000, "tokenRatio": 1},
-}
-
-# Between our services: a connection that broke is tried again at once, but a neighbour that is down is reported within
-# a fifth of a second, because the caller has something better to do (a list without it, or a retry of its own).
+# Between our services (clients have another config, zhiyin_client/service_config.json): a connection that broke is
+# tried again at once, but a neighbour that is down is reported within a fifth of a second, because the caller has
+# something better to do (a list without it, or a retry of its own).
 _NEIGHBOUR_SERVICE_CONFIG: dict[str, Any] = {
     "loadBalancingConfig": [{"round_robin": {}}],
     "healthCheckConfig": {"serviceName": ""},
@@ -63,14 +39,9 @@ _NEIGHBOUR_SERVICE_CONFIG: dict[str, Any] = {
 }
 
 
-def client_channel_options(max_message_bytes: int = 16 << 20) -> list[tuple[str, Any]]:
-    """Options of a channel to a service, for clients in Python: the retries above, keepalive, quick reconnects."""
-    return _options(CLIENT_SERVICE_CONFIG, max_message_bytes)
-
-
-def _options(service_config: dict[str, Any], max_message_bytes: int) -> list[tuple[str, Any]]:
+def _options(max_message_bytes: int) -> list[tuple[str, Any]]:
     return [
-        ("grpc.service_config", json.dumps(service_config)),
+        ("grpc.service_config", json.dumps(_NEIGHBOUR_SERVICE_CONFIG)),
         ("grpc.enable_retries", 1),
         # A host that vanished without a word is noticed within 15 s.
         ("grpc.keepalive_time_ms", 10_000),
@@ -103,7 +74,7 @@ def open_channel(
         tls_key_file: PEM key of that certificate.
         max_message_bytes: Of one message, either way.
     """
-    options = _options(_NEIGHBOUR_SERVICE_CONFIG, max_message_bytes)
+    options = _options(max_message_bytes)
     interceptors = [_UnaryRequestId(), _StreamRequestId()]
     credentials = channel_credentials(tls_ca_file, tls_cert_file, tls_key_file)
     if credentials is None:

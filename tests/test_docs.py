@@ -12,6 +12,7 @@ from service_runtime import errors
 ROOT = Path(__file__).parents[1]
 FOLDERS = (
     *("service_runtime", "encoder_service", "retrieval_service", "ranking_service", "zhiyin_offline", "zhiyin_cli"),
+    "zhiyin_client",
     *("tests", "docs", "scripts", "protos", "examples", "benchmarks"),
 )
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")])

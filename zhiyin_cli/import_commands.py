@@ -9,10 +9,10 @@ import typer
 from rich.text import Text
 
 from zhiyin_cli import options
-from zhiyin_cli.batch_sender import BatchLimits
 from zhiyin_cli.connection import DEFAULT_RANKING, DEFAULT_RETRIEVAL
 from zhiyin_cli.import_files import EVENTS, ITEMS, USERS, ImportKind, ImportOptions, run_import
 from zhiyin_cli.terminal import err, out, readable_failures
+from zhiyin_client.bulk.batches import BatchLimits
 
 items_app = typer.Typer(help="Items of a catalogue.", no_args_is_help=True)
 users_app = typer.Typer(help="Users.", no_args_is_help=True)

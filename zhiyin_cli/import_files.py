@@ -14,12 +14,12 @@ from zhiyin.ranking.v1 import ranking_service_pb2 as ranking_pb2
 from zhiyin.ranking.v1 import ranking_service_pb2_grpc as ranking_grpc
 from zhiyin.retrieval.v1 import retrieval_service_pb2 as retrieval_pb2
 from zhiyin.retrieval.v1 import retrieval_service_pb2_grpc as retrieval_grpc
-from zhiyin_cli.batch_sender import BatchLimits
-from zhiyin_cli.batch_streams import event_stream, item_stream, user_stream
 from zhiyin_cli.connection import Tls, connect
 from zhiyin_cli.import_run import ImportRun, ImportSummary
 from zhiyin_cli.import_state import ImportIdentity, ImportState, state_files
 from zhiyin_cli.terminal import err
+from zhiyin_client.bulk.batches import BatchLimits
+from zhiyin_client.sync.batch_streams import event_stream, item_stream, user_stream
 from zhiyin_offline.rows.row_messages import event_message, item_message, user_message
 from zhiyin_offline.rows.row_source import RowSource
 
@@ -89,11 +89,7 @@ def run_import(kind: ImportKind, file: str, chosen: ImportOptions) -> tuple[Impo
     )
     with connect(chosen.address, chosen.tls) as channel:
         max_rows, max_message_bytes = kind.server_limits(channel)
-        limits = BatchLimits(
-            max_rows=min(chosen.batch_rows, max_rows),
-            max_bytes=min(BatchLimits.max_bytes, max_message_bytes * 3 // 4),  # each row has a few bytes around it
-            in_flight=chosen.in_flight,
-        )
+        limits = BatchLimits(max_rows=chosen.batch_rows, in_flight=chosen.in_flight).within(max_rows, max_message_bytes)
         stream = kind.open_stream(channel, chosen.catalog)
         state = ImportState(checkpoint_file if identity else None, chosen.rejects or rejects_file, identity)
         with _progress() as progress:

@@ -9,13 +9,15 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, field
 
-from zhiyin_cli.batch_sender import BatchLimits, BatchSender, BatchStream, PreparedRow, batched
 from zhiyin_cli.import_state import Checkpoint, ImportState
+from zhiyin_client.bulk.batches import BatchLimits, PreparedRow
+from zhiyin_client.bulk.progress import MESSAGE_OVERHEAD_BYTES
+from zhiyin_client.sync.batch_sender import BatchSender, batched
+from zhiyin_client.sync.batch_streams import BatchStream
 from zhiyin_offline.rows.row_errors import BadRow
 from zhiyin_offline.rows.row_messages import Message, message_of
 from zhiyin_offline.rows.row_source import RowSource, SourceRow
 
-_MESSAGE_OVERHEAD_BYTES = 1024
 _ROWS_BETWEEN_CHECKPOINTS = 2_000
 
 
@@ -51,7 +53,7 @@ class ImportRun:
         self._source = source
         self._build = build
         self._limits = limits
-        self._max_row_bytes = max_message_bytes - _MESSAGE_OVERHEAD_BYTES
+        self._max_row_bytes = max_message_bytes - MESSAGE_OVERHEAD_BYTES
         self._state = state
         self._on_progress = on_progress
         self._summary = ImportSummary()
@@ -65,7 +67,7 @@ class ImportRun:
     def run(self, resume: bool) -> ImportSummary:
         """Runs to the end.
 
-        Raises ImportFailed when the rest cannot be imported; the checkpoint then stands for what was.
+        Raises ImportFailed or ImportStopped when the rest cannot be imported; the checkpoint then stands for what was.
         """
         self._read = self._summary.skipped = self._last_checkpoint = self._state.start(resume).rows_done
         self._summary.rejected = self._state.rejected_count

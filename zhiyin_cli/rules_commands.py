@@ -17,8 +17,8 @@ from zhiyin.ranking.v1 import ranking_service_pb2 as pb
 from zhiyin.ranking.v1 import ranking_service_pb2_grpc as pb_grpc
 from zhiyin_cli import options
 from zhiyin_cli.connection import DEFAULT_RANKING, connect
-from zhiyin_cli.server_errors import from_rpc_error
 from zhiyin_cli.terminal import CommandFailed, out, readable_failures, refusal_text
+from zhiyin_client.refusals import from_rpc_error
 
 rules_app = typer.Typer(help="What every list has to keep to: boosts, pins, quotas, caps.", no_args_is_help=True)
 

@@ -14,7 +14,9 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from zhiyin_cli.server_errors import Refusal, ServerRefused, from_rpc_error
+from zhiyin_cli.server_errors import ServerRefused
+from zhiyin_client.bulk.batches import ImportStopped
+from zhiyin_client.refusals import Refusal, from_rpc_error
 from zhiyin_offline.rows.row_errors import ImportFailed
 
 out = Console(highlight=False)
@@ -30,7 +32,7 @@ def readable_failures(address: str | None = None) -> Iterator[None]:
     """Turns failures into readable lines on standard error and exit code 1. `address` is the service being called."""
     try:
         yield
-    except (CommandFailed, ImportFailed) as exc:
+    except (CommandFailed, ImportFailed, ImportStopped) as exc:
         fail(str(exc))
     except ServerRefused as exc:
         fail(refusal_text(exc.refusal, address))

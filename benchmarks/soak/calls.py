@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 
 import grpc
 
-from service_runtime.channels import client_channel_options
 from zhiyin.ranking.v1.ranking_service_pb2_grpc import RankingServiceStub
 from zhiyin.retrieval.v1.retrieval_service_pb2_grpc import RetrievalServiceStub
 from zhiyin_cli.stack import StackPorts
+from zhiyin_client import client_channel_options
 
 R = TypeVar("R")
 _TRY_AGAIN = {

@@ -18,8 +18,9 @@ ALLOWED = {
     "retrieval_service": {"service_runtime"},
     "ranking_service": {"service_runtime"},
     "zhiyin_offline": {"service_runtime", *SERVICES},
-    "zhiyin_cli": {"service_runtime", "zhiyin_offline", "encoder_service"},
-    "benchmarks": {"service_runtime", "zhiyin_offline", "zhiyin_cli", *SERVICES},
+    "zhiyin_client": set(),
+    "zhiyin_cli": {"service_runtime", "zhiyin_offline", "zhiyin_client", "encoder_service"},
+    "benchmarks": {"service_runtime", "zhiyin_offline", "zhiyin_client", "zhiyin_cli", *SERVICES},
 }
 OURS = set(ALLOWED)
 # Library -> files under serving packages that may import it.

@@ -17,11 +17,11 @@ PROBE = """
 import sys
 sys.path.insert(0, sys.argv[1])
 import zhiyin.ranking.v1.ranking_service_pb2_grpc as stubs
-import encoder_service, retrieval_service, ranking_service, service_runtime, zhiyin_cli, zhiyin_offline
+import encoder_service, retrieval_service, ranking_service, service_runtime, zhiyin_cli, zhiyin_client, zhiyin_offline
 from zhiyin.common.v1 import item_pb2, filter_pb2, embedding_pb2, error_pb2
 from zhiyin.encoder.v1 import encoder_service_pb2_grpc
 from zhiyin.retrieval.v1 import retrieval_service_pb2_grpc
-for module in (stubs, item_pb2, encoder_service_pb2_grpc, ranking_service):
+for module in (stubs, item_pb2, encoder_service_pb2_grpc, ranking_service, zhiyin_client):
     assert module.__file__.startswith(sys.argv[1]), module.__file__
 print("imported")
 """
@@ -87,6 +87,8 @@ def test_the_demo_of_the_wheel_says_where_the_catalogue_is(installed: Path, tmp_
 def test_the_wheel_is_typed_and_carries_the_protos(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert "zhiyin/ranking/v1/py.typed" in names
+    assert "zhiyin_client/py.typed" in names
+    assert "zhiyin_client/service_config.json" in names
     assert "zhiyin/ranking/v1/ranking_service_pb2.pyi" in names
     assert "zhiyin/protos/ranking/v1/ranking_service.proto" in names
     assert "service_runtime/migration_environment/env.py" in names

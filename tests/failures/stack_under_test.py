@@ -18,7 +18,6 @@ from ranking_service.service import RankingService
 from ranking_service.settings import RankingSettings
 from retrieval_service.service import RetrievalService
 from retrieval_service.settings import RetrievalSettings
-from service_runtime.channels import client_channel_options
 from service_runtime.server import Service, running_server
 from service_runtime.settings import ServerSettings
 from tests.failures.faulty_link import FaultyLink, faulty_link
@@ -31,6 +30,7 @@ from zhiyin.ranking.v1 import ranking_service_pb2 as ranking_pb
 from zhiyin.ranking.v1.ranking_service_pb2_grpc import RankingServiceStub
 from zhiyin.retrieval.v1 import retrieval_service_pb2 as retrieval_pb
 from zhiyin.retrieval.v1.retrieval_service_pb2_grpc import RetrievalServiceStub
+from zhiyin_client import client_channel_options
 
 # Far enough apart that a busy machine does not take one for the other.
 ENCODER_TIMEOUT_S = 1.0

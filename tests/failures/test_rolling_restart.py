@@ -15,7 +15,6 @@ from typing import Any
 import grpc
 
 from benchmarks.stack import free_ports
-from service_runtime.channels import CLIENT_SERVICE_CONFIG, client_channel_options
 from tests.failures.light_encoder import DIMENSIONS
 from tests.failures.service_processes import ServiceProcess, service_processes
 from tests.failures.stack_under_test import Client, StackUnderTest
@@ -24,6 +23,7 @@ from tests.retrieval_service.retrieval_harness import many_items
 from zhiyin.encoder.v1 import encoder_service_pb2 as encoder_pb
 from zhiyin.encoder.v1.encoder_service_pb2_grpc import EncoderServiceStub
 from zhiyin.retrieval.v1 import retrieval_service_pb2 as retrieval_pb
+from zhiyin_client import CLIENT_SERVICE_CONFIG, client_channel_options
 
 DEADLINE_S = 10.0
 IMPORTED = 2_000

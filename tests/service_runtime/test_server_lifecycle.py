@@ -13,13 +13,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from benchmarks.stack import free_ports
-from service_runtime.channels import client_channel_options
 from service_runtime.errors import InvalidRequest, Violation
 from service_runtime.server import LIVENESS, RunningServer, running_server
 from service_runtime.settings import ServerSettings
 from tests.service_runtime.scripted_service import ScriptedService
 from zhiyin.encoder.v1 import encoder_service_pb2 as pb
 from zhiyin.encoder.v1 import encoder_service_pb2_grpc as pb_grpc
+from zhiyin_client import client_channel_options
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING

@@ -12,15 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zhiyin.common.v1 import item_pb2
-from zhiyin_cli.batch_sender import BatchAnswer, BatchLimits, BatchSender, PreparedRow, batched
-from zhiyin_cli.server_errors import Refusal
-from zhiyin_offline.rows.row_errors import ImportFailed
-from zhiyin_offline.rows.row_source import SourceRow
+from zhiyin_client.bulk.batches import BatchAnswer, BatchLimits, ImportStopped, PreparedRow
+from zhiyin_client.refusals import Refusal, Violation
+from zhiyin_client.sync.batch_sender import BatchSender, batched
 
 
 def _rows(ids: list[str]) -> list[PreparedRow]:
     return [
-        PreparedRow(ordinal, SourceRow(ordinal, "items.jsonl"), item_pb2.Item(id=item_id, title=f"title {ordinal}"))
+        PreparedRow(ordinal, None, item_pb2.Item(id=item_id, title=f"title {ordinal}"))
         for ordinal, item_id in enumerate(ids, start=1)
     ]
 
@@ -47,7 +46,9 @@ class FakeServer:
             return BatchAnswer(number, Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "queue full", retry_after_s=0.05))
         bad = [index for index, message in enumerate(messages) if message.id.startswith("bad")]
         if bad:
-            violations = tuple((f"items[{index}].title", "too long") for index in bad) if self._names_rows else ()
+            violations = (
+                tuple(Violation(f"items[{index}].title", "too long") for index in bad) if self._names_rows else ()
+            )
             return BatchAnswer(number, Refusal(grpc.StatusCode.INVALID_ARGUMENT, "invalid", violations=violations))
         self.items |= {message.id: message.title for message in messages}
         return BatchAnswer(number)
@@ -142,12 +143,12 @@ class AlwaysRefusing:
     [
         Refusal(grpc.StatusCode.FAILED_PRECONDITION, "the encoder serves another model", reason="SPACE_MISMATCH"),
         Refusal(grpc.StatusCode.NOT_FOUND, "no catalog books"),
-        Refusal(grpc.StatusCode.INVALID_ARGUMENT, "invalid", violations=(("catalog", "must not be empty"),)),
+        Refusal(grpc.StatusCode.INVALID_ARGUMENT, "invalid", violations=(Violation("catalog", "must not be empty"),)),
     ],
 )
 def test_a_fault_that_no_row_is_to_blame_for_stops_the_import(refusal: Refusal) -> None:
     server = AlwaysRefusing(refusal)
-    with pytest.raises(ImportFailed) as failure:
+    with pytest.raises(ImportStopped) as failure:
         _send(server, _rows([f"i{number}" for number in range(100)]), BatchLimits(max_rows=10, in_flight=1))
     assert server.sent == 1
     assert refusal.message in str(failure.value) or "catalog" in str(failure.value)
@@ -155,6 +156,6 @@ def test_a_fault_that_no_row_is_to_blame_for_stops_the_import(refusal: Refusal) 
 
 def test_waiting_for_a_server_ends_with_its_last_words() -> None:
     server = AlwaysRefusing(Refusal(grpc.StatusCode.UNAVAILABLE, "the encoder is down"))
-    with pytest.raises(ImportFailed, match="the encoder is down"):
+    with pytest.raises(ImportStopped, match="the encoder is down"):
         _send(server, _rows(["a"]), BatchLimits(patience_s=5.0))
     assert server.sent > 3
