@@ -57,8 +57,8 @@ class Query:
         return message
 
 
-Queries = str | ArrayLike | Query | Sequence[Query]
-"""A text, a vector, a matrix of vectors (a query a row), or queries with all their settings."""
+Queries = str | ArrayLike | Query | Sequence[str | Query]
+"""A text, a vector, a matrix of vectors (a query a row), or several texts and queries with all their settings."""
 
 
 @dataclass(frozen=True)
@@ -124,17 +124,12 @@ def result_of(response: retrieval.SearchResponse) -> SearchResult:
 
 
 def _as_list(queries: Queries) -> list[Query]:
-    if isinstance(queries, str):
-        return [Query(text=queries)]
-    if isinstance(queries, Query):
-        return [queries]
-    if isinstance(queries, Sequence) and queries and all(isinstance(query, Query) for query in queries):
-        return list(queries)
+    several = [queries] if isinstance(queries, (str, Query)) else queries
+    if isinstance(several, Sequence) and several and all(isinstance(query, (str, Query)) for query in several):
+        return [Query(text=query) if isinstance(query, str) else query for query in several]
     array = np.asarray(queries)
     if array.dtype.kind not in "fiu":
-        raise ValueError(
-            "queries are a text, numbers of shape (dimensions,) or (queries, dimensions), or Query objects"
-        )
+        raise ValueError("queries are texts, Query objects, or numbers of shape (dimensions,) or (queries, dimensions)")
     return [Query(vector=row) for row in np.atleast_2d(array)]
 
 

@@ -53,6 +53,11 @@ def mask(paths: Iterable[str] | None) -> FieldMask | None:
     return None if paths is None else FieldMask(paths=paths)
 
 
+def item_mask(paths: Iterable[str] | None) -> FieldMask | None:
+    """A mask for reading items: whatever else is asked for, an item says which one it is."""
+    return None if paths is None else FieldMask(paths=sorted({"id", *paths}))
+
+
 def with_ids(events: Iterable[ranking.Event]) -> list[ranking.Event]:
     """The events, each with an id: an event without one would count twice when it is sent twice.
 

@@ -10,7 +10,7 @@ from zhiyin.retrieval.v1 import retrieval_service_pb2 as retrieval
 from zhiyin_client import methods
 from zhiyin_client.searches import Queries, SearchResult, queries_of, result_of
 from zhiyin_client.sync.calls import Calls
-from zhiyin_client.values import mask
+from zhiyin_client.values import item_mask, mask
 
 
 class ItemCalls(Calls):
@@ -70,7 +70,7 @@ class ItemCalls(Calls):
         self, item_ids: Iterable[str], *, read_mask: Iterable[str] | None = None, timeout: float | None = None
     ) -> list[item_pb2.Item]:
         """The items that exist, in the order of their ids in the request; at most 1,000."""
-        request = retrieval.GetItemsRequest(catalog=self.catalog, item_ids=item_ids, read_mask=mask(read_mask))
+        request = retrieval.GetItemsRequest(catalog=self.catalog, item_ids=item_ids, read_mask=item_mask(read_mask))
         return list((self._call(methods.GET_ITEMS, request, timeout)).items)
 
     def list_items(
@@ -83,7 +83,7 @@ class ItemCalls(Calls):
     ) -> Iterator[item_pb2.Item]:
         """All items in the order of their ids, fetched page by page; `timeout` is for each page."""
         request = retrieval.ListItemsRequest(
-            catalog=self.catalog, page_size=page_size, filter=filter, read_mask=mask(read_mask)
+            catalog=self.catalog, page_size=page_size, filter=filter, read_mask=item_mask(read_mask)
         )
         while True:
             page = self._call(methods.LIST_ITEMS, request, timeout)
@@ -113,7 +113,7 @@ class ItemCalls(Calls):
             limit: Hits of each query that has no limit of its own, 1 to 1,000; 0: 10.
             filter: Holds for every query.
             exclude_item_ids: Must not come back.
-            read_mask: Fields of items to fill; None: their ids only.
+            read_mask: Fields of items to fill besides the id, such as `title`; None: their ids only.
             vectors_space: Also send the vectors of items and queries in this space, such as `semantic`.
             min_sequence: Only from a state that has seen this write; a session fills it in.
             include_unavailable: Also hidden items.
@@ -127,7 +127,7 @@ class ItemCalls(Calls):
             queries=queries_of(queries, limit),
             filter=filter,
             exclude_item_ids=exclude_item_ids,
-            read_mask=mask(read_mask),
+            read_mask=item_mask(read_mask),
             vectors_space=vectors_space,
             min_sequence=min_sequence,
             include_unavailable=include_unavailable,
