@@ -100,6 +100,19 @@ def check_installed_runtime(installed: Callable[[str], bool] | None = None) -> N
         raise BackendError("ONNX Runtime is not installed; install one extra: zhiyin[cpu], or zhiyin[gpu] for NVIDIA")
 
 
+def missing_provider(provider: ProviderName) -> str | None:
+    """Why the installed ONNX Runtime cannot offer a provider at all; None: it can, where the machine has the device."""
+    try:
+        check_installed_runtime()
+        import onnxruntime as runtime
+    except (BackendError, ImportError) as error:
+        return str(error)
+    offered = runtime.get_available_providers()
+    if _EXECUTION_PROVIDERS[provider] in offered:
+        return None
+    return f"the installed ONNX Runtime offers {', '.join(offered)} and not {_EXECUTION_PROVIDERS[provider]}"
+
+
 def _is_installed(distribution: str) -> bool:
     try:
         importlib.metadata.distribution(distribution)

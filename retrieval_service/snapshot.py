@@ -147,13 +147,10 @@ def load(path: Path, *, dimensions: int, normalize: bool) -> SpaceIndex:
             f"it holds {manifest['dimensions']} dimensions by {manifest['metric']}, "
             f"the space has {dimensions} by {metric}"
         )
+    if wrong := wrong_files(path):
+        raise SnapshotDamagedError(wrong)
     for name, expected in manifest["files"].items():
-        file = path / name
-        if not file.is_file():
-            raise SnapshotDamagedError(f"{name} is missing")
-        if file.stat().st_size != expected["size"]:
-            raise SnapshotDamagedError(f"{name} has {file.stat().st_size} bytes instead of {expected['size']}")
-        if _fingerprint(file)["sha256"] != expected["sha256"]:
+        if _fingerprint(path / name)["sha256"] != expected["sha256"]:
             raise SnapshotDamagedError(f"{name} has another checksum than when it was written")
     files = manifest["files"]
     # Copied out of the page cache into memory of its own, which can grow in place.
@@ -166,6 +163,21 @@ def load(path: Path, *, dimensions: int, normalize: bool) -> SpaceIndex:
         graph = HnswIndex.load(path / _GRAPH, dimensions, manifest["removed_from_graph"])
     geometry = Geometry(dimensions, mean, manifest["epoch"], normalize)
     return SpaceIndex.restore(geometry, manifest["sequence"], numbers, matrix, graph)
+
+
+def wrong_files(path: Path) -> str:
+    """What is wrong with the sizes of a snapshot's files; empty: nothing. `load` also compares their content.
+
+    Raises:
+        SnapshotDamagedError: The manifest cannot be read.
+    """
+    for name, expected in _manifest(path)["files"].items():
+        file = path / name
+        if not file.is_file():
+            return f"{name} is missing"
+        if file.stat().st_size != expected["size"]:
+            return f"{name} has {file.stat().st_size} bytes instead of {expected['size']}"
+    return ""
 
 
 def mean_of(path: Path) -> NDArray[np.float32] | None:

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -124,11 +124,7 @@ def load_settings(cls: type[S], argv: Sequence[str]) -> S:
         raise SystemExit(2)
     for warning in unknown_variables(cls, os.environ):
         print(warning, file=sys.stderr)
-    fields = {
-        "model_config": SettingsConfigDict(**{**cls.model_config, "yaml_file": config}),
-        "__module__": cls.__module__,
-    }
-    configured = type(cls.__name__, (cls,), fields)
+    configured = _with_file(cls, config)
     configured.__doc__ = f"{cls.__doc__}\n\n{_SOURCES.format(prefix=_prefix(cls))}"
     cli: CliSettingsSource[S] = CliSettingsSource(
         configured,
@@ -142,10 +138,41 @@ def load_settings(cls: type[S], argv: Sequence[str]) -> S:
         settings: S = configured(_cli_settings_source=cli)
         return settings
     except ValidationError as error:
-        for fault in error.errors():
-            name = ".".join(str(part) for part in fault["loc"])
-            print(f"setting {name or '(together)'}: {fault['msg']}", file=sys.stderr)
+        for fault in _faults(error):
+            print(fault, file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def read_settings(cls: type[S], config: Path | None, given: Mapping[str, Any]) -> tuple[S | None, list[str]]:
+    """The settings as a service would read them, for tools that look at them: nothing is printed, nothing ends.
+
+    Args:
+        cls: The settings class of the service.
+        config: Its file.
+        given: What its flags say.
+
+    Returns:
+        The settings, or None and every fault.
+    """
+    if config is not None and (unusable := _config_fault(config)):
+        return None, [f"--config {config}: {unusable}"]
+    try:
+        return _with_file(cls, config)(**given), []
+    except ValidationError as error:
+        return None, _faults(error)
+
+
+def _with_file(cls: type[S], config: Path | None) -> type[S]:
+    fields = {
+        "model_config": SettingsConfigDict(**{**cls.model_config, "yaml_file": config}),
+        "__module__": cls.__module__,
+    }
+    return type(cls.__name__, (cls,), fields)
+
+
+def _faults(error: ValidationError) -> list[str]:
+    named = [(".".join(str(part) for part in fault["loc"]), fault["msg"]) for fault in error.errors()]
+    return [f"setting {name or '(together)'}: {why}" for name, why in named]
 
 
 def is_loopback(host: str) -> bool:

@@ -22,9 +22,10 @@ class Authority:
         self.file = folder / f"{name}.pem"
         self.file.write_bytes(self.cert.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, name: str) -> tuple[Path, Path]:
+    def issue(self, name: str, days: float = 1 / 24) -> tuple[Path, Path]:
+        """Certificate and key; valid for so many days from now, below 0: expired."""
         key = ec.generate_private_key(ec.SECP256R1())
-        cert = self._sign(name, key, self.cert.subject, ca=False)
+        cert = self._sign(name, key, self.cert.subject, ca=False, days=days)
         cert_file, key_file = self.folder / f"{name}.crt", self.folder / f"{name}.key"
         cert_file.write_bytes(cert.public_bytes(serialization.Encoding.PEM))
         key_file.write_bytes(
@@ -34,7 +35,9 @@ class Authority:
         )
         return cert_file, key_file
 
-    def _sign(self, name: str, key: ec.EllipticCurvePrivateKey, issuer: x509.Name, ca: bool) -> x509.Certificate:
+    def _sign(
+        self, name: str, key: ec.EllipticCurvePrivateKey, issuer: x509.Name, ca: bool, days: float = 1 / 24
+    ) -> x509.Certificate:
         now = datetime.datetime.now(datetime.UTC)
         addresses = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")]
         return (
@@ -43,8 +46,10 @@ class Authority:
             .issuer_name(issuer)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(minutes=5))
-            .not_valid_after(now + datetime.timedelta(hours=1))
+            .not_valid_before(
+                now - datetime.timedelta(minutes=5) + min(datetime.timedelta(), 2 * datetime.timedelta(days))
+            )
+            .not_valid_after(now + datetime.timedelta(days))
             .add_extension(x509.SubjectAlternativeName(addresses), critical=False)
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
             .sign(self.key, hashes.SHA256())

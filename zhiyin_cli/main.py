@@ -11,6 +11,7 @@ from zhiyin_cli.bundles_commands import bundles_app
 from zhiyin_cli.connection import Tls
 from zhiyin_cli.datasets_commands import datasets_app
 from zhiyin_cli.demo_command import demo
+from zhiyin_cli.doctor_command import doctor
 from zhiyin_cli.evaluate_command import evaluate
 from zhiyin_cli.explain_command import explain
 from zhiyin_cli.import_commands import events_app, items_app, users_app
@@ -71,6 +72,7 @@ app.command()(stats)
 app.command()(evaluate)
 app.command()(train)
 app.command()(check)
+app.command()(doctor)
 app.command()(backup)
 app.command()(restore)
 app.add_typer(items_app, name="items")
