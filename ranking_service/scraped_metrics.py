@@ -19,10 +19,12 @@ GAUGES = (FREE, HEAD, FOLDED)
 def ranking_gauges(users: UserSide, data_dir: Path) -> ScrapedGauges:
     """Everything above, of one running service."""
 
-    def read() -> Iterator[Reading]:
+    def of_disk() -> Iterator[Reading]:
         yield FREE, (), free_bytes(data_dir)
+
+    def of_logs() -> Iterator[Reading]:
         for catalog, (head, folded) in users.log_progress().items():
             yield HEAD, (catalog,), head
             yield FOLDED, (catalog,), folded
 
-    return ScrapedGauges(GAUGES, read)
+    return ScrapedGauges(GAUGES, of_disk, of_logs)

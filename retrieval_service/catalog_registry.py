@@ -39,7 +39,7 @@ class CatalogRegistry:
         self._by_id: dict[int, CatalogState] = {}
 
     def __iter__(self) -> Iterator[CatalogState]:
-        return iter([self._by_name[name] for name in sorted(self._by_name)])
+        return iter([state for _, state in sorted(self._by_name.items(), key=lambda entry: entry[0])])
 
     def get(self, name: str) -> CatalogState:
         """A catalogue.

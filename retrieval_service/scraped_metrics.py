@@ -31,18 +31,23 @@ GAUGES = (FREE, ITEMS, SEQUENCE, APPLIED, VECTORS, TOMBSTONES, DELTA, UNSAVED, R
 def retrieval_gauges(store: ItemStore, registry: CatalogRegistry, host: IndexHost, data_dir: Path) -> ScrapedGauges:
     """Everything above, of one running service."""
 
-    def read() -> Iterator[Reading]:
+    def of_disk() -> Iterator[Reading]:
         yield FREE, (), free_bytes(data_dir)
+
+    def of_catalogs() -> Iterator[Reading]:
         for state in registry:
             name = state.row.name
             yield ITEMS, (name,), len(state.directory)
             yield APPLIED, (name,), state.directory.sequence
-        yield from _of_indexes(registry, host)
-        with store.reading() as connection:  # last: a store that is away costs this line alone
-            for name, sequence in store.sequences(connection).items():
-                yield SEQUENCE, (name,), sequence
 
-    return ScrapedGauges(GAUGES, read)
+    def of_store() -> Iterator[Reading]:
+        with store.reading() as connection:
+            sequences = store.sequences(connection)
+        for name, sequence in sequences.items():
+            yield SEQUENCE, (name,), sequence
+
+    # The store first: read after it, what searches see is not behind for the time between.
+    return ScrapedGauges(GAUGES, of_disk, of_store, of_catalogs, lambda: _of_indexes(registry, host))
 
 
 def _of_indexes(registry: CatalogRegistry, host: IndexHost) -> Iterator[Reading]:

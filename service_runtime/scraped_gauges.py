@@ -14,7 +14,6 @@ from prometheus_client import REGISTRY, Metric
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from service_runtime.errors import ZhiyinError
 from service_runtime.telemetry import get_logger
 
 _log = get_logger(__name__)
@@ -37,12 +36,13 @@ class ScrapedGauges(Collector):
     """Some gauges and how to read them.
 
     Args:
-        specs: All gauges that `read` may speak of; each is named in every scrape, with or without values.
-        read: What they are now. When a store or a neighbour refuses, what was read before that is told.
+        specs: All gauges that `reads` may speak of; each is named in every scrape, with or without values.
+        reads: What they are now, each of one store, process or disk. Of one that fails, what it said before is told,
+            and the others and all other metrics are in the scrape anyway.
     """
 
-    def __init__(self, specs: Sequence[GaugeSpec], read: Callable[[], Iterable[Reading]]) -> None:
-        self._specs, self._read = specs, read
+    def __init__(self, specs: Sequence[GaugeSpec], *reads: Callable[[], Iterable[Reading]]) -> None:
+        self._specs, self._reads = specs, reads
         self._open = False
 
     def describe(self) -> Iterable[Metric]:
@@ -54,11 +54,12 @@ class ScrapedGauges(Collector):
         families = {
             spec.name: GaugeMetricFamily(spec.name, spec.documentation, labels=spec.labels) for spec in self._specs
         }
-        try:
-            for spec, labels, value in self._read():
-                families[spec.name].add_metric(list(labels), value)
-        except (ZhiyinError, OSError) as error:
-            _log.warning("metrics_not_read", error=type(error).__name__)
+        for read in self._reads:
+            try:
+                for spec, labels, value in read():
+                    families[spec.name].add_metric(list(labels), value)
+            except Exception as error:
+                _log.warning("metrics_not_read", error=type(error).__name__)
         yield from families.values()
 
     def open(self) -> None:

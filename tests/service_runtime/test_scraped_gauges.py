@@ -33,16 +33,16 @@ def test_what_is_gone_is_gone_from_the_next_scrape() -> None:
     gauges.close()
 
 
-@pytest.mark.parametrize("refusal", [StoreUnavailable("away"), OSError("away")])
+@pytest.mark.parametrize("refusal", [StoreUnavailable("away"), OSError("away"), KeyError("unforeseen")])
 def test_a_store_that_is_away_costs_its_own_figures_only(refusal: Exception) -> None:
-    def read() -> Iterator[Reading]:
+    def of_store() -> Iterator[Reading]:
         yield _SIZE, ("films",), 3.0
         raise refusal
 
-    gauges = ScrapedGauges((_SIZE, _LAST), read)
+    gauges = ScrapedGauges((_SIZE, _LAST), of_store, lambda: [(_LAST, ("films",), 9.0)])
     gauges.open()
     try:
-        assert _scrape() == ['test_scraped_size{catalog="films"} 3.0']
+        assert _scrape() == ['test_scraped_size{catalog="films"} 3.0', 'test_scraped_last{catalog="films"} 9.0']
     finally:
         gauges.close()
 
