@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import Connection, create_engine, make_url
+from sqlalchemy import Connection, create_engine, inspect, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from ranking_service.users.store.schema import SCHEMA as USERS
@@ -100,6 +100,11 @@ def _check_database(name: str, url: str, schema: StoreSchema) -> Iterator[Diagno
         return
     try:
         with read_only(url) as connection:
+            if not inspect(connection).get_table_names():
+                yield note(
+                    _SUBJECT, f"{name}: the {schema.name} is empty", "the service makes its tables at its first start"
+                )
+                return
             require_newest(connection, schema)
     except ZhiyinError as error:
         yield problem(_SUBJECT, f"{name}: {error.message}", "docs/operations.md has stores and upgrades")

@@ -195,14 +195,6 @@ def test_a_disk_without_room(data_dir: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert "STORE_FULL" in found[0]
 
 
-def test_a_database_server_that_is_away(tmp_path: Path) -> None:
-    (tmp_path / "ranking").mkdir()
-    url = "postgresql+psycopg://nobody:secret@127.0.0.1:1/users"
-    found = only(problems(check_stores(patient(tmp_path, ZHIYIN_RANKING_STORE_URL=url))))
-    assert "ranking" in found
-    assert "secret" not in found
-
-
 # ---- index
 
 
