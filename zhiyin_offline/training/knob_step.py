@@ -107,10 +107,10 @@ def choose_knob(
 
 def _best(ndcg: NDArray[np.float64], vector: NDArray[np.float64], category: NDArray[np.float64]) -> int:
     """Row of the pair to take: the most relevant that is varied enough; else the most varied that costs nothing."""
-    # Without categories, or with all alike, variety of vectors is all there is.
-    gain = vector / max(vector[0], 1e-9)
-    if category[0] > 0:
-        gain = np.minimum(gain, category / category[0])
+    # Only what can become a tenth more varied: not categories where there are none or all are alike, not vectors of
+    # bare titles, which are as far apart as can be from the start.
+    kinds = [kind for kind in (vector, category) if 0 < kind[0] <= 1 / _MORE] or [np.maximum(vector, 1e-9)]
+    gain = np.min([kind / kind[0] for kind in kinds], axis=0)
     enough = np.flatnonzero(gain >= _MORE)
     cheap = np.flatnonzero(ndcg >= (1 - _LOSS) * ndcg[0])
     if len(enough):

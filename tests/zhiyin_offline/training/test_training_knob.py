@@ -64,3 +64,12 @@ def test_a_catalogue_without_words_and_categories_gets_a_knob_that_costs_nothing
     choice = chosen(bare, np.zeros_like(vectors), 120)
     figures = list(choice.evidence.values())
     assert all(of["ndcg@10"] >= 0.995 * figures[0]["ndcg@10"] for of in figures)
+
+
+def test_vectors_that_are_as_far_apart_as_can_be_do_not_keep_categories_from_varying() -> None:
+    dataset, vectors = generated(users=200, items=200, topics=8)
+    apart = np.linalg.qr(np.random.default_rng(0).standard_normal((256, 200)))[0].T.astype(np.float32)
+    choice = chosen(dataset, apart[: len(vectors)], 200)
+    alone, at_knob = choice.evidence.values()
+    assert alone["diversity@10"] > 0.95
+    assert at_knob["category_diversity@10"] >= 1.1 * alone["category_diversity@10"]
