@@ -42,6 +42,7 @@ class ScriptedServer(grpc.GenericRpcHandler):
         self.failures: dict[str, deque[Failure]] = defaultdict(deque)
         self.replies: dict[str, bytes] = {}
         self.hanging: set[str] = set()
+        self.refuses_streams: grpc.StatusCode | None = None
 
     def of(self, method: str) -> list[Attempt]:
         """The calls of a method."""
@@ -64,6 +65,15 @@ class ScriptedServer(grpc.GenericRpcHandler):
                 time.sleep(0.01)
             return self.replies.get(method, EMPTY_REPLY)
 
+        def refuse(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+            remaining = context.time_remaining()
+            self.attempts.append(Attempt(method, b"", remaining, dict(context.invocation_metadata())))  # type: ignore[arg-type]
+            assert self.refuses_streams is not None
+            context.abort(self.refuses_streams, "as told")
+            yield b""
+
+        if self.refuses_streams is not None and method in ("ImportItems", "StreamEvents"):
+            return grpc.stream_stream_rpc_method_handler(refuse)
         return grpc.unary_unary_rpc_method_handler(answer)
 
 

@@ -23,6 +23,8 @@ _USERS_DEADLINE_S = 60.0
 # A stream is no one call: as long as answers come, it is opened anew when its time is over.
 STREAM_DEADLINE_S = 300.0
 _IDLE = "STREAM_IDLE"
+# What grpc.aio makes of a message that it could not send because the stream had ended: not the server's word.
+_NOT_SENT = "Internal error from Core"
 
 
 def _no_metadata() -> Metadata:
@@ -66,6 +68,8 @@ class AsyncDuplexBatchStream:
 
     async def send(self, number: int, messages: list[Message]) -> None:
         """Hands over one batch, over a new stream if the last one broke."""
+        if self._stream is not None and not self._unanswered and self._stream.done():
+            await self.close()  # it ended while there was nothing to send
         if self._stream is None:
             self._requests = AsyncQueue()
             self._stream = self._open_stream(_until_none(self._requests))
@@ -112,7 +116,8 @@ class AsyncDuplexBatchStream:
         if refusal.code is grpc.StatusCode.DEADLINE_EXCEEDED:
             return self._answered
         # CANCELLED: said by gRPC in the name of a server that stops. STREAM_IDLE: the rows came too slowly for it.
-        return refusal.is_temporary or refusal.code is grpc.StatusCode.CANCELLED or refusal.reason == _IDLE
+        lost = refusal.code is grpc.StatusCode.CANCELLED or refusal.message == _NOT_SENT
+        return lost or refusal.is_temporary or refusal.reason == _IDLE
 
 
 class AsyncUnaryBatchStream:

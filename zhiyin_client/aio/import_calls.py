@@ -26,8 +26,8 @@ class AsyncImportCalls(AsyncCalls):
     """Imports over streams.
 
     Rows are read only as fast as the server takes them. A service that restarts or is overloaded is waited for, as long
-    as the settings' patience lasts, and what was on its way is sent again. A row that is not taken is rejected alone,
-    not its batch. The progress, one object that changes, is told after every batch.
+    as the settings' patience lasts, and what was on its way is sent again (by the sender, so not by gRPC too). A row
+    that is not taken is rejected alone, not its batch. The progress, one object that changes, is told after each batch.
 
     All raise ImportStopped when the rest cannot be imported, and ZhiyinError when the server does not even tell its
     limits.
@@ -43,7 +43,7 @@ class AsyncImportCalls(AsyncCalls):
     ) -> ImportProgress:
         """Writes items, as `upsert_items` does. The last one of an id wins."""
         server = await self._call(methods.ITEM_LIMITS, retrieval.GetLimitsRequest())
-        channel = self._connection.channel("retrieval")
+        channel = self._connection.channel("retrieval", repeat=False)
         stream = item_stream(channel, self.catalog, self._connection.metadata, self._note)
         limits = settings.limits(server.max_items_per_batch, server.max_message_bytes)
         tally = Tally(server.max_message_bytes, on_progress, on_rejected)
@@ -59,7 +59,7 @@ class AsyncImportCalls(AsyncCalls):
     ) -> ImportProgress:
         """Records events, as `record_events` does: those without an id are given one."""
         server = await self._call(methods.USER_LIMITS, ranking.GetLimitsRequest())
-        channel = self._connection.channel("ranking")
+        channel = self._connection.channel("ranking", repeat=False)
         stream = event_stream(channel, self.catalog, self._connection.metadata, self._note)
         limits = settings.limits(server.max_events_per_batch, server.max_message_bytes)
         tally = Tally(server.max_message_bytes, on_progress, on_rejected)
@@ -75,7 +75,8 @@ class AsyncImportCalls(AsyncCalls):
     ) -> ImportProgress:
         """Writes users, as `upsert_users` does. The last one of an id wins."""
         server = await self._call(methods.USER_LIMITS, ranking.GetLimitsRequest())
-        stream = user_stream(self._connection.channel("ranking"), self.catalog, self._connection.metadata)
+        channel = self._connection.channel("ranking", repeat=False)
+        stream = user_stream(channel, self.catalog, self._connection.metadata)
         limits = settings.limits(server.max_users_per_batch, server.max_message_bytes)
         tally = Tally(server.max_message_bytes, on_progress, on_rejected)
         return await _run(stream, limits, tally, each(users))
