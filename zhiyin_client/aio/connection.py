@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -36,6 +37,7 @@ class AsyncConnection:
     ) -> None:
         self._targets, self._tls, self._token = targets, tls, token
         self._channels: dict[tuple[Service, bool], Any] = {}
+        self._opening = threading.Lock()  # threads share a client; nothing waits while it is held
         remote = [t for t in (targets.encoder, targets.retrieval, targets.ranking) if t and not is_loopback(t)]
         if token is not None and tls is None and remote and not plaintext_token:
             raise ValueError(
@@ -64,11 +66,12 @@ class AsyncConnection:
     def channel(self, service: Service, repeat: bool = True) -> Any:
         """The channel to a service. Raises ValueError when the client has no target for it."""
         key = (service, repeat)
-        if key not in self._channels:
-            credentials = self._tls.credentials() if self._tls else None
-            options = client_channel_options(repeat=repeat)
-            self._channels[key] = open_channel(self._targets.of(service), options, credentials)
-        return self._channels[key]
+        with self._opening:
+            if key not in self._channels:
+                credentials = self._tls.credentials() if self._tls else None
+                options = client_channel_options(repeat=repeat)
+                self._channels[key] = open_channel(self._targets.of(service), options, credentials)
+            return self._channels[key]
 
     def metadata(self) -> Metadata:
         """What goes with a call: an id that the logs of all services have, first, and the token."""
@@ -80,6 +83,7 @@ class AsyncConnection:
 
     async def close(self) -> None:
         """Closes all channels; calls under way fail."""
-        channels, self._channels = self._channels, {}
+        with self._opening:
+            channels, self._channels = self._channels, {}
         for channel in channels.values():
             await channel.close()
