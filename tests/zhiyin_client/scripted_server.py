@@ -68,6 +68,8 @@ class ScriptedServer(grpc.GenericRpcHandler):
         def refuse(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
             remaining = context.time_remaining()
             self.attempts.append(Attempt(method, b"", remaining, dict(context.invocation_metadata())))  # type: ignore[arg-type]
+            while method in self.hanging and context.is_active():
+                time.sleep(0.01)
             assert self.refuses_streams is not None
             context.abort(self.refuses_streams, "as told")
             yield b""

@@ -13,7 +13,18 @@ import pytest
 from tests.zhiyin_client.conftest import Awaited, Services, opened
 from tests.zhiyin_client.scripted_server import ScriptedServer
 from zhiyin.retrieval.v1 import retrieval_service_pb2 as retrieval
-from zhiyin_client import Event, EventType, ImportProgress, ImportSettings, ImportStopped, Item, RejectedRow, User
+from zhiyin_client import (
+    Event,
+    EventType,
+    ImportProgress,
+    ImportSettings,
+    ImportStopped,
+    Item,
+    RejectedRow,
+    User,
+    aio,
+    sync,
+)
 
 LIKE = EventType.EVENT_TYPE_LIKE
 SMALL = ImportSettings(batch_rows=10, in_flight=2)
@@ -138,6 +149,35 @@ async def test_users_go_through_beside_a_bad_one(client: Any) -> None:
 async def test_a_fault_that_no_row_is_to_blame_for_stops_the_import(client: Any, start: Callable[[Any], Any]) -> None:
     with pytest.raises(ImportStopped, match="CATALOG_NOT_FOUND"):
         await start(client.in_catalog("no-such"))
+
+
+async def test_a_server_that_never_answers_ends_the_import(
+    kind: str, script: ScriptedServer, scripted_address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (aio.batch_streams, sync.batch_streams):
+        monkeypatch.setattr(module, "STREAM_DEADLINE_S", 0.3)
+    limits = retrieval.GetLimitsResponse(max_items_per_batch=10, max_message_bytes=1 << 20)
+    script.replies["GetLimits"] = limits.SerializeToString()
+    script.refuses_streams = grpc.StatusCode.UNAVAILABLE
+    script.hanging.add("ImportItems")
+    async with opened(kind, scripted_address) as client:
+        with pytest.raises(ImportStopped, match="DEADLINE_EXCEEDED"):
+            await client.import_items(items(3))
+    assert len(script.of("ImportItems")) == 1
+
+
+async def test_an_import_outlasts_the_deadline_of_its_stream(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (aio.batch_streams, sync.batch_streams):
+        monkeypatch.setattr(module, "STREAM_DEADLINE_S", 0.5)
+
+    def steadily() -> Iterator[Item]:
+        for item in items(200):
+            yield item
+            time.sleep(0.01)
+
+    progress = await client.import_items(steadily(), settings=SMALL)
+    assert (progress.accepted, progress.rejected) == (200, 0)
+    assert len(await stored(client)) == 200
 
 
 async def test_patience_has_an_end(kind: str, script: ScriptedServer, scripted_address: str) -> None:
