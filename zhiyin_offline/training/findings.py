@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     from zhiyin_offline.training.sequence_step import SequencePart, SequenceStep
 
 
+OUT_OF_FOLD, OUT_OF_FOLD_ERROR = "ndcg@10", "ndcg@10_error"
+"""Of a manifest's metrics."""
+RECORD_UNTIL = "record_until"
+"""Of a manifest's evidence: Unix seconds of the latest event that was learned from."""
+
+
 @dataclass(frozen=True)
 class Used:
     """What of everything that was learned serves: optional sources, and the sequence model."""
@@ -48,6 +54,7 @@ class Findings:
     Attributes:
         settings: Of the training.
         cases: How many it learned from.
+        until: Time of the record's latest event, Unix seconds.
         choice: What makes the order.
         used: What of the optional parts serves.
         recipes: How the learned sources are made.
@@ -59,6 +66,7 @@ class Findings:
 
     settings: TrainingSettings
     cases: int
+    until: float
     choice: Choice
     used: Used
     recipes: Recipes
@@ -101,6 +109,7 @@ class Findings:
             "protocol": self.settings.protocol,
             "seed": self.settings.seed,
             "cases": self.cases,
+            RECORD_UNTIL: self.until,
             "candidates_hold_target": round(choice.ceiling, 4),
             "chosen": choice.best.name,
             "contenders": {contender.name: _metrics(contender) for contender in choice.contenders},
@@ -117,7 +126,7 @@ class Findings:
 def _metrics(contender: Contender) -> dict[str, float]:
     count = max(len(contender.ndcg), 1)
     return {
-        "ndcg@10": round(float(contender.ndcg.mean()), 5),
+        OUT_OF_FOLD: round(float(contender.ndcg.mean()), 5),
         "recall@10": round(float(contender.recall.mean()), 5),
-        "ndcg@10_error": round(float(contender.ndcg.std()) / count**0.5, 5),
+        OUT_OF_FOLD_ERROR: round(float(contender.ndcg.std()) / count**0.5, 5),
     }

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ranking_service.bundles.bundle import (
     FEATURES_FILE,
@@ -25,11 +26,14 @@ from zhiyin_offline.evaluation.dataset import Dataset
 from zhiyin_offline.training.attributes.attributes_step import with_attributes, without_attributes
 from zhiyin_offline.training.choice import Scores, judge
 from zhiyin_offline.training.examples import Example
+from zhiyin_offline.training.findings import OUT_OF_FOLD, OUT_OF_FOLD_ERROR, RECORD_UNTIL
 from zhiyin_offline.training.ranker import ranked
 from zhiyin_offline.training.train import Trained
 
 # Standard errors of the difference beyond which it is not chance.
 _SIGNIFICANT = 2.0
+# Cases after the old bundle's record that it takes to compare on them alone.
+_FEW = 50
 
 
 @dataclass(frozen=True)
@@ -41,23 +45,42 @@ class Verdict:
 
 
 def compare_with_serving(folder: Path, trained: Trained, dataset: Dataset) -> Verdict:
-    """Scores the cases of the training by the bundle that serves, which may have learned from some of them.
+    """Scores the cases of the training by the bundle that serves.
+
+    A ranker that serves knows by heart what it learned from; a new one, judged out of fold, would never take over. It
+    is asked about cases that came after its record, and where these are few its own figures out of fold stand for it.
 
     Args:
         folder: Of the catalogue's bundles.
-        trained: The new one; its own figures are out of fold, so the comparison leans towards the old one.
+        trained: The new one; its own figures are out of fold.
         dataset: What it was learned from.
     """
+    new = trained.choice.best.ndcg
     try:
         name = active_bundle(folder) or BUILTIN
         manifest = Manifest(BUILTIN, "", 0.0, "builtin") if name == BUILTIN else read_manifest(folder / name)
         old, _ = judge(*_scores(folder / name, manifest, trained.examples, dataset))
-    except (OSError, BundleUnusable, ValueError) as error:
-        return Verdict(False, f"nothing to compare with: {error}")
-    difference = trained.choice.best.ndcg - old
-    error_of_mean = float(difference.std()) / len(difference) ** 0.5
-    text = f"ndcg@10 {difference.mean():+.4f} ± {error_of_mean:.4f} against {name}, which serves"
-    return Verdict(bool(difference.mean() < -_SIGNIFICANT * error_of_mean), text)
+    except (OSError, BundleUnusable, ValueError) as problem:
+        return Verdict(False, f"nothing to compare with: {problem}")
+    if manifest.serves != "ranker" or OUT_OF_FOLD_ERROR not in manifest.metrics:
+        return _verdict(float((new - old).mean()), _error(new - old), f"{name}, which serves")
+    until = float(manifest.evidence.get(RECORD_UNTIL, np.inf))
+    after = np.array([example.asker.now > until for example in trained.examples])
+    if np.count_nonzero(after) >= _FEW:
+        difference = (new - old)[after]
+        cases = f"on {len(difference)} cases after its record"
+        return _verdict(float(difference.mean()), _error(difference), f"{name}, which serves, {cases}")
+    error = float(np.hypot(_error(new), manifest.metrics[OUT_OF_FOLD_ERROR]))
+    lead = float(new.mean()) - manifest.metrics[OUT_OF_FOLD]
+    return _verdict(lead, error, f"{name}, which serves, by what each found out of fold")
+
+
+def _verdict(difference: float, error: float, against: str) -> Verdict:
+    return Verdict(difference < -_SIGNIFICANT * error, f"ndcg@10 {difference:+.4f} ± {error:.4f} against {against}")
+
+
+def _error(values: NDArray[np.float64]) -> float:
+    return float(values.std() / max(len(values), 1) ** 0.5)
 
 
 def _scores(

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ranking_service.attribute_features.asker import Asker
 from ranking_service.bundles.bundle import RANKER_FILE, Manifest, Serves, write_bundle
 from ranking_service.scorers.features import NAMES, SOURCES
 from tests.zhiyin_offline.evaluation.recorded import purchases
@@ -83,6 +84,35 @@ def test_the_ranker_that_serves_is_compared_as_it_serves(tmp_path: Path) -> None
     assert model is not None
     serve(tmp_path, "ranker", GOOD, {RANKER_FILE: model.encode()})
     assert compare(tmp_path, trained({"popular": 1.0})).worse
+
+
+def ranker_that_serves(folder: Path, found: float, error: float, until: float) -> None:
+    """A ranker that has learned all examples by heart, with its figures out of fold and the end of its record."""
+    model = train_ranker(EXAMPLES, weights_of(GOOD), 0)
+    assert model is not None
+    metrics, evidence = {"ndcg@10": found, "ndcg@10_error": error}, {"record_until": until}
+    old = Manifest("old", "default", 1e9, "ranker", GOOD, feature_names=NAMES, metrics=metrics, evidence=evidence)
+    write_bundle(folder, old, {RANKER_FILE: model.encode()})
+    (folder / "active").write_text("old\n")
+
+
+def test_a_ranker_that_knows_the_cases_by_heart_does_not_keep_its_successor_out(tmp_path: Path) -> None:
+    new = trained({"history": 1.0, "popular": 0.3})
+    own = float(new.choice.best.ndcg.mean())
+    ranker_that_serves(tmp_path, own, 0.01, until=1e9)
+    verdict = compare(tmp_path, new)
+    assert not verdict.worse
+    assert "by what each found out of fold" in verdict.text
+    ranker_that_serves(tmp_path / "better", own + 0.3, 0.01, until=1e9)
+    assert compare(tmp_path / "better", new).worse
+
+
+def test_what_came_after_a_ranker_s_record_decides_where_there_is_enough_of_it(tmp_path: Path) -> None:
+    ranker_that_serves(tmp_path, 0.0, 0.01, until=1e9)
+    later = [replace(example, asker=Asker(now=2e9)) for example in EXAMPLES]
+    verdict = compare(tmp_path, trained({"popular": 1.0}, later))
+    assert verdict.worse
+    assert f"on {len(later)} cases after its record" in verdict.text
 
 
 def test_the_house_that_serves_by_a_bundle_is_compared(tmp_path: Path) -> None:
