@@ -175,9 +175,11 @@ def _has_torch() -> bool:
 
 
 def _contenders(trained: Trained) -> Table:
+    from zhiyin_offline.training.differences import standard_error
+
     table = Table("out of fold", "ndcg@10", "±", "recall@10", "")
     for contender in trained.choice.contenders:
-        error = float(contender.ndcg.std()) / max(len(contender.ndcg), 1) ** 0.5
+        error = standard_error(contender.ndcg)
         chosen = "serves" if contender is trained.choice.best else ""
         table.add_row(
             contender.name, f"{contender.ndcg.mean():.4f}", f"{error:.4f}", f"{contender.recall.mean():.4f}", chosen

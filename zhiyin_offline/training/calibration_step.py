@@ -22,6 +22,8 @@ from zhiyin_offline.evaluation.dataset import Dataset
 from zhiyin_offline.evaluation.impressions import Impressions, Moment, impressions, moments
 from zhiyin_offline.evaluation.in_process import RecordedService
 from zhiyin_offline.training.calibration_fit import brier, expected_calibration_error, fit, reliability
+from zhiyin_offline.training.differences import standard_error
+from zhiyin_offline.training.draws import drawn
 
 Users = NDArray[np.int64]
 # Of the users who were shown something: the others have to teach everything else.
@@ -58,11 +60,11 @@ def set_aside(dataset: Dataset, seed: int) -> Users:
         return np.empty(0, np.int64)
     shown = impressions(dataset)
     users = np.unique(shown.user)
-    drawn = np.random.default_rng(seed).permutation(users)[: int(_SHARE * len(users))]
-    counts = np.bincount(shown.user, minlength=len(dataset.user_ids))[drawn]
-    drawn = drawn[: int(np.searchsorted(np.cumsum(counts), _ENOUGH)) + 1]
-    of_drawn = shown.take(np.isin(shown.user, drawn))
-    return np.sort(drawn).astype(np.int64) if enough(of_drawn) else np.empty(0, np.int64)
+    chosen = np.random.default_rng(seed).permutation(users)[: int(_SHARE * len(users))]
+    counts = np.bincount(shown.user, minlength=len(dataset.user_ids))[chosen]
+    chosen = chosen[: int(np.searchsorted(np.cumsum(counts), _ENOUGH)) + 1]
+    of_chosen = shown.take(np.isin(shown.user, chosen))
+    return np.sort(chosen).astype(np.int64) if enough(of_chosen) else np.empty(0, np.int64)
 
 
 def enough(shown: Impressions | Scored) -> bool:
@@ -78,18 +80,16 @@ def calibrate(service: RecordedService, served: ServingBundle, dataset: Dataset,
         service: Its bundle asks the sources that serve, learned without these users; its statistics are empty.
         served: What serves, learned from everybody: of it the scorer counts.
         dataset: The record.
-        users: Of `set_aside`.
+        users: Of `set_aside`; some.
         seed: Of folds and of the moments that are looked at.
     """
-    if not len(users):
-        return Calibrated()
     service.bundle = replace(served, sequence=service.bundle.sequence, learned=service.bundle.learned)
     scored = score_moments(service, dataset, drawn_moments(dataset, users, seed))
     if not enough(scored):
         return Calibrated({}, {"impressions": len(scored.acted), "serves": False, "why": "too few impressions"})
     chances, rates = _out_of_fold(scored, seed)
     better = brier(rates, scored.acted) - brier(chances, scored.acted)
-    serves = bool(better.mean() > _LEAD * better.std() / len(better) ** 0.5)
+    serves = bool(better.mean() > _LEAD * standard_error(better))
     found = fit(scored.scores, scored.acted).fields() if serves else {}
     return Calibrated(found, {**figures(chances, rates, scored), "serves": serves})
 
@@ -110,7 +110,7 @@ def figures(chances: NDArray[np.float64], rates: NDArray[np.float64], scored: Sc
 def drawn_moments(dataset: Dataset, users: Users, seed: int) -> list[Moment]:
     """Of the later half of what they were shown, when statistics were no longer thin: at most `_MOST_MOMENTS`."""
     found = _with_history(dataset, moments(dataset, impressions(dataset), users.tolist()))
-    return _drawn(found[len(found) // 2 :], seed)
+    return drawn(found[len(found) // 2 :], _MOST_MOMENTS, seed)
 
 
 def judge_later(service: RecordedService, dataset: Dataset, since: float, rate: float, seed: int) -> dict[str, Any]:
@@ -125,8 +125,8 @@ def judge_later(service: RecordedService, dataset: Dataset, since: float, rate: 
     """
     shown = impressions(dataset)
     later = shown.take(shown.time >= since)
-    found = _drawn(_with_history(dataset, moments(dataset, later, np.unique(later.user).tolist())), seed)
-    scored = score_moments(service, dataset, found)
+    told = _with_history(dataset, moments(dataset, later, np.unique(later.user).tolist()))
+    scored = score_moments(service, dataset, drawn(told, _MOST_MOMENTS, seed))
     calibration = _scorer(service).calibration
     if calibration is None or not enough(scored):
         return {}
@@ -137,11 +137,6 @@ def judge_later(service: RecordedService, dataset: Dataset, since: float, rate: 
 def _with_history(dataset: Dataset, found: Sequence[Moment]) -> list[Moment]:
     """Without a history there is no score on the common scale."""
     return [moment for moment in found if dataset.positive[moment.case.history].any()]
-
-
-def _drawn(found: Sequence[Moment], seed: int) -> list[Moment]:
-    rows = np.sort(np.random.default_rng(seed).permutation(len(found))[:_MOST_MOMENTS])
-    return [found[int(i)] for i in rows]
 
 
 def score_moments(service: RecordedService, dataset: Dataset, shown: Sequence[Moment]) -> Scored:

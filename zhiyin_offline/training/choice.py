@@ -16,6 +16,7 @@ from ranking_service.bundles.bundle import Serves
 from ranking_service.scorers.features import SOURCES
 from ranking_service.scorers.tree_ranker import TreeRanker
 from zhiyin_offline.training.blend_table import BlendTable
+from zhiyin_offline.training.differences import standard_error
 from zhiyin_offline.training.examples import Example, Floats
 from zhiyin_offline.training.fusion import fit_weights
 from zhiyin_offline.training.ranker import ranked, train_ranker
@@ -154,8 +155,7 @@ def _ranking(weights: Floats, trees: TreeRanker) -> Scores:
 
 def _leads(contender: Contender, best: Contender) -> bool:
     difference = contender.ndcg - best.ndcg
-    error = float(difference.std()) / max(len(difference), 1) ** 0.5
-    lead = _LEAD * error if contender.serves == "ranker" else 0.0
+    lead = _LEAD * standard_error(difference) if contender.serves == "ranker" else 0.0
     return bool(len(difference)) and float(difference.mean()) > lead
 
 

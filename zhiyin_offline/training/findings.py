@@ -14,6 +14,7 @@ from ranking_service.learned_sources.learned_sources import LearnedSources
 from ranking_service.scorers.features import NAMES, SOURCES
 from zhiyin_offline.training.attributes.attributes_step import AttributesChoice
 from zhiyin_offline.training.choice import Choice, Contender
+from zhiyin_offline.training.differences import standard_error
 from zhiyin_offline.training.knob_step import KnobChoice
 from zhiyin_offline.training.learned_sources.steps import Recipes
 from zhiyin_offline.training.new_items_step import NewItemsChoice
@@ -124,9 +125,8 @@ class Findings:
 
 
 def _metrics(contender: Contender) -> dict[str, float]:
-    count = max(len(contender.ndcg), 1)
     return {
         OUT_OF_FOLD: round(float(contender.ndcg.mean()), 5),
         "recall@10": round(float(contender.recall.mean()), 5),
-        OUT_OF_FOLD_ERROR: round(float(contender.ndcg.std()) / count**0.5, 5),
+        OUT_OF_FOLD_ERROR: round(standard_error(contender.ndcg), 5),
     }

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ranking_service.bundles.bundle import (
     FEATURES_FILE,
@@ -25,6 +24,7 @@ from ranking_service.scorers.tree_ranker import TreeRanker
 from zhiyin_offline.evaluation.dataset import Dataset
 from zhiyin_offline.training.attributes.attributes_step import with_attributes, without_attributes
 from zhiyin_offline.training.choice import Scores, judge
+from zhiyin_offline.training.differences import standard_error
 from zhiyin_offline.training.examples import Example
 from zhiyin_offline.training.findings import OUT_OF_FOLD, OUT_OF_FOLD_ERROR, RECORD_UNTIL
 from zhiyin_offline.training.ranker import ranked
@@ -63,24 +63,20 @@ def compare_with_serving(folder: Path, trained: Trained, dataset: Dataset) -> Ve
     except (OSError, BundleUnusable, ValueError) as problem:
         return Verdict(False, f"nothing to compare with: {problem}")
     if manifest.serves != "ranker" or OUT_OF_FOLD_ERROR not in manifest.metrics:
-        return _verdict(float((new - old).mean()), _error(new - old), f"{name}, which serves")
+        return _verdict(float((new - old).mean()), standard_error(new - old), f"{name}, which serves")
     until = float(manifest.evidence.get(RECORD_UNTIL, np.inf))
     after = np.array([example.asker.now > until for example in trained.examples])
     if np.count_nonzero(after) >= _FEW:
         difference = (new - old)[after]
         cases = f"on {len(difference)} cases after its record"
-        return _verdict(float(difference.mean()), _error(difference), f"{name}, which serves, {cases}")
-    error = float(np.hypot(_error(new), manifest.metrics[OUT_OF_FOLD_ERROR]))
+        return _verdict(float(difference.mean()), standard_error(difference), f"{name}, which serves, {cases}")
+    error = float(np.hypot(standard_error(new), manifest.metrics[OUT_OF_FOLD_ERROR]))
     lead = float(new.mean()) - manifest.metrics[OUT_OF_FOLD]
     return _verdict(lead, error, f"{name}, which serves, by what each found out of fold")
 
 
 def _verdict(difference: float, error: float, against: str) -> Verdict:
     return Verdict(difference < -_SIGNIFICANT * error, f"ndcg@10 {difference:+.4f} ± {error:.4f} against {against}")
-
-
-def _error(values: NDArray[np.float64]) -> float:
-    return float(values.std() / max(len(values), 1) ** 0.5)
 
 
 def _scores(

@@ -12,9 +12,9 @@ from ranking_service.candidate import SourceKind
 from ranking_service.scorers.features import NAMES, SOURCES
 from zhiyin_offline.training.blend_table import BlendTable
 from zhiyin_offline.training.choice import judge_learned_ranker, judge_learned_weights
+from zhiyin_offline.training.differences import Cases, exceeds
+from zhiyin_offline.training.draws import drawn
 from zhiyin_offline.training.examples import Example
-
-Cases = NDArray[np.float64]
 
 _PROPOSED_BY = NAMES.index("proposed_by")
 # A source stays when it adds this share of what there is and this many standard errors of the difference: it costs
@@ -51,8 +51,7 @@ def worth_keeping(
     Returns:
         The examples as they are without the sources that went, and the optional sources that stay.
     """
-    drawn = np.sort(np.random.default_rng(seed).permutation(len(examples))[:_MOST_CASES])
-    kept = _kept([examples[int(i)] for i in drawn], optional, seed, threads, say)
+    kept = _kept(drawn(examples, _MOST_CASES, seed), optional, seed, threads, say)
     gone = [kind for kind in optional if kind not in kept]
     return without(examples, gone), kept
 
@@ -70,7 +69,7 @@ def _kept(
     whole = judge_learned_ranker(examples, seed, threads)
     less = without(examples, [kind for kind in heard if kind not in kept])
     best = max((by_weights, judge_learned_ranker(less, seed, threads)), key=_mean)
-    if not _exceeds(whole - best, _LEAD, _WORTH * _mean(best)):
+    if not exceeds(whole - best, _LEAD, _WORTH * _mean(best)):
         return kept
     return _by_ranker(examples, heard, whole, seed, threads)
 
@@ -81,7 +80,7 @@ def _by_weights(table: BlendTable, heard: Sequence[SourceKind], seed: int) -> tu
     while kept:
         losses = {kind: ndcg - judge_learned_weights(table.without({kind}), seed) for kind in kept}
         worst = min(kept, key=lambda kind: _mean(losses[kind]))
-        if _exceeds(losses[worst], _ERRORS, _WORTH * _mean(ndcg)):
+        if exceeds(losses[worst], _ERRORS, _WORTH * _mean(ndcg)):
             break
         table, ndcg = table.without({worst}), ndcg - losses[worst]
         kept.remove(worst)
@@ -96,15 +95,10 @@ def _by_ranker(
     for kind in heard:
         less = without(present, {kind})
         remaining = judge_learned_ranker(less, seed, threads)
-        if not _exceeds(ndcg - remaining, _ERRORS, _WORTH * _mean(ndcg)):
+        if not exceeds(ndcg - remaining, _ERRORS, _WORTH * _mean(ndcg)):
             present, ndcg = less, remaining
             kept.remove(kind)
     return kept
-
-
-def _exceeds(difference: Cases, errors: float, least: float) -> bool:
-    error = float(difference.std()) / max(len(difference), 1) ** 0.5
-    return bool(_mean(difference) > max(errors * error, least))
 
 
 def _mean(values: Cases) -> float:

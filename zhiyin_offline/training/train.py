@@ -19,8 +19,9 @@ from zhiyin_offline.evaluation.memory_catalog import Space, semantic_space
 from zhiyin_offline.evaluation.protocols import Case, leave_one_out, time_split
 from zhiyin_offline.training.asked_service import service_after
 from zhiyin_offline.training.attributes.attributes_step import choose_attributes
-from zhiyin_offline.training.calibration_step import calibrate, set_aside
+from zhiyin_offline.training.calibration_step import Calibrated, calibrate, set_aside
 from zhiyin_offline.training.choice import Choice, choose
+from zhiyin_offline.training.draws import drawn
 from zhiyin_offline.training.examples import Example, collect
 from zhiyin_offline.training.findings import Findings, what_serves
 from zhiyin_offline.training.knob_step import choose_knob
@@ -104,9 +105,12 @@ def train(
     until = float(dataset.events.time[-1])
     found = Findings(settings, len(cases), until, choice, used, recipes, attributes, new_items, knob, sequence)
     manifest, files = found.manifest(catalog), found.files(learned)
-    progress("chances", 0, 0)
-    before = service_after(dataset, semantic, searched if used.sequence else None, asked.only(used.sources), _NOTHING)
-    chances = calibrate(before, serving_bundle(manifest, files), dataset, aside, settings.seed)
+    chances = Calibrated()
+    if len(aside):
+        progress("chances", 0, 0)
+        heard = searched if used.sequence else None
+        before = service_after(dataset, semantic, heard, asked.only(used.sources), _NOTHING)
+        chances = calibrate(before, serving_bundle(manifest, files), dataset, aside, settings.seed)
     evidence = {**manifest.evidence, "chances": chances.evidence}
     manifest = replace(manifest, calibration=chances.fields, evidence=evidence)
     return Trained(manifest, files, choice, examples, used.sequence)
@@ -149,6 +153,5 @@ def _cases(
     split = leave_one_out(dataset) if settings.protocol == "leave-one-out" else time_split(dataset)
     out = set(aside.tolist())
     cases = [case for case in split.cases if case.user not in out]
-    drawn = np.random.default_rng(settings.seed).permutation(len(cases))[: settings.max_cases]
     of_others = ~np.isin(dataset.events.user[split.training], aside)
-    return [cases[int(i)] for i in np.sort(drawn)], split.training[of_others]
+    return drawn(cases, settings.max_cases, settings.seed), split.training[of_others]

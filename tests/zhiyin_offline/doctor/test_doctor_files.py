@@ -50,7 +50,7 @@ def test_a_value_out_of_range_is_told_with_its_setting() -> None:
         ({"ZHIYIN_RANKING_PORT": "50052"}, "ranking and retrieval have the same port 50052"),
         ({"ZHIYIN_RANKING_DATA_DIR": "x", "ZHIYIN_RETRIEVAL_DATA_DIR": "./x"}, "the same data_dir"),
         (
-            {"ZHIYIN_RANKING_STORE_URL": "sqlite:////tmp/a.db", "ZHIYIN_RETRIEVAL_STORE_URL": "sqlite:////tmp/a.db"},
+            {"ZHIYIN_RANKING_STORE_URL": "sqlite:////srv/a.db", "ZHIYIN_RETRIEVAL_STORE_URL": "sqlite:////srv/a.db"},
             "the same store_url",
         ),
     ],

@@ -10,7 +10,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ranking_service.attribute_features.attribute_features import AttributeFeatures
 from ranking_service.attribute_features.feature_spec import FeatureSpec
@@ -19,6 +18,8 @@ from zhiyin_offline.evaluation.dataset import Dataset
 from zhiyin_offline.evaluation.protocols import Rows
 from zhiyin_offline.training.attributes.learn_spec import learn_spec
 from zhiyin_offline.training.choice import judge_learned_ranker
+from zhiyin_offline.training.differences import exceeds
+from zhiyin_offline.training.draws import drawn
 from zhiyin_offline.training.examples import Example
 
 # Cases looked at: each of both rankers is trained five times.
@@ -63,8 +64,7 @@ def choose_attributes(
         threads: Of the ranker.
     """
     spec = learn_spec(dataset, learned_from)
-    drawn = np.sort(np.random.default_rng(seed).permutation(len(examples))[:_MOST_CASES])
-    few = [examples[int(i)] for i in drawn]
+    few = drawn(examples, _MOST_CASES, seed)
     spec = spec.keeping(_varying(with_attributes(few, AttributeFeatures(spec), dataset), spec))
     if not spec.names or not few:
         return AttributesChoice(None, list(examples), {})
@@ -75,7 +75,7 @@ def choose_attributes(
         "columns": list(spec.names),
         "ndcg@10": {"without": round(float(without.mean()), 5), "with": round(float(ndcg.mean()), 5)},
     }
-    if not _worth(ndcg - without, float(without.mean())):
+    if not exceeds(ndcg - without, _ERRORS, _WORTH * float(without.mean())):
         return AttributesChoice(None, list(examples), evidence)
     return AttributesChoice(features, with_attributes(examples, features, dataset), evidence)
 
@@ -96,11 +96,6 @@ def with_attributes(examples: Sequence[Example], features: AttributeFeatures, da
 def without_attributes(examples: Sequence[Example]) -> list[Example]:
     """The examples with the columns that every ranker reads."""
     return [replace(example, columns=example.columns[:, : len(NAMES)]) for example in examples]
-
-
-def _worth(difference: NDArray[np.float64], ndcg: float) -> bool:
-    error = float(difference.std()) / len(difference) ** 0.5
-    return bool(difference.mean() > max(_ERRORS * error, _WORTH * ndcg))
 
 
 def _varying(examples: Sequence[Example], spec: FeatureSpec) -> Collection[str]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from zhiyin_offline.evaluation.dataset import Dataset
 from zhiyin_offline.evaluation.interactions import recent_items
 from zhiyin_offline.evaluation.protocols import Case, done_with
+from zhiyin_offline.training.draws import drawn
 
 Floats = NDArray[np.float32]
 MAX_LIKES = 50
@@ -31,8 +32,7 @@ class FullRanking:
     """
 
     def __init__(self, dataset: Dataset, cases: Sequence[Case], seed: int) -> None:
-        drawn = np.sort(np.random.default_rng(seed).permutation(len(cases))[:_MAX_CASES])
-        self.cases = [cases[int(i)] for i in drawn]
+        self.cases = drawn(cases, _MAX_CASES, seed)
         self.items = len(dataset.items)
         self._targets = np.array([case.target for case in self.cases], np.int64)
         done = done_with(dataset)
